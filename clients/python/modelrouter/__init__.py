@@ -1,0 +1,1 @@
+"""Models, embeddings and token streams behind one gRPC service."""

@@ -1,0 +1,1 @@
+"""The router: a gRPC service in front of language models."""

@@ -1,0 +1,1 @@
+"""Routing, failover, limits and streams; knows no wire."""

@@ -1,0 +1,171 @@
+"""The hook by which telemetry sees calls and attempts.
+
+The core tells an `Observer` what happened, in frozen records, and takes from it only the headers that
+carry the trace context on. Refuses to know what becomes of a record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from router_server.core.errors import Outcome, Phase, Reason
+from router_server.core.types import ChatRequest, EmbedRequest, FinishReason, Message, Operation, Usage
+
+
+@dataclass(frozen=True, slots=True)
+class CallStart:
+    """A call that is about to be routed."""
+
+    call_id: str
+    operation: Operation
+    route: str
+    request: ChatRequest | EmbedRequest = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptStart:
+    """A target is about to be asked. ``number`` counts the call's attempts from 1."""
+
+    call_id: str
+    operation: Operation
+    route: str
+    target: str
+    provider: str
+    kind: str
+    model: str
+    number: int
+    server_address: str = ""
+    server_port: int | None = None
+    request: ChatRequest | EmbedRequest | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptRecord:
+    """One finished attempt; times in seconds.
+
+    ``queue_wait`` is part of ``duration``; ``time_to_first_token`` counts from the moment that the permit
+    was held, and is None where no token came or the call was not a stream.
+    ``time_per_token`` is the mean over the tokens after the first. ``answer`` is the whole message, for
+    those who were told to record contents.
+    """
+
+    start: AttemptStart
+    outcome: Outcome
+    duration: float
+    queue_wait: float = 0.0
+    time_to_first_token: float | None = None
+    time_per_token: float | None = None
+    error_reason: str = ""
+    status: int | None = None
+    usage: Usage | None = None
+    reported_model: str = ""
+    finish_reason: FinishReason | None = None
+    answer: Message | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class CallRecord:
+    """One finished call; times in seconds. ``error`` None means success; ``target`` is who answered."""
+
+    start: CallStart
+    duration: float
+    target: str = ""
+    provider: str = ""
+    model: str = ""
+    attempts: tuple[AttemptRecord, ...] = ()
+    error: Reason | None = None
+    cancelled: bool = False
+    phase: Phase | None = None
+    time_to_first_token: float | None = None
+    usage: Usage | None = None
+    user_id: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Failover:
+    """A call went from one target to another; ``reason`` is the outcome that made it."""
+
+    route: str
+    from_target: str
+    to_target: str
+    reason: Outcome
+
+
+class AttemptObservation(Protocol):
+    """One attempt as an observer sees it."""
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Headers that carry this attempt's trace context to the upstream."""
+
+    def ended(self, record: AttemptRecord) -> None:
+        """The attempt is over, whatever its outcome."""
+
+
+class CallObservation(Protocol):
+    """One call as an observer sees it."""
+
+    def attempt(self, start: AttemptStart) -> AttemptObservation:
+        """A target is about to be asked."""
+
+    def failed_over(self, failover: Failover) -> None:
+        """The call goes on with another target."""
+
+    def ended(self, record: CallRecord) -> None:
+        """The call is over, whatever its end."""
+
+
+class Observer(Protocol):
+    """Sees every call."""
+
+    def call(self, start: CallStart) -> CallObservation:
+        """A call is about to be routed."""
+
+    def breaker_changed(self, target: str, provider: str, before: str, after: str) -> None:
+        """A target's breaker went from one state to another: closed, open, half_open."""
+
+
+@dataclass(frozen=True, slots=True)
+class RpcStart:
+    """An RPC came in. ``metadata`` holds only the keys that the router reads; never credentials.
+
+    ``method`` is the full name without the leading slash, ``modelrouter.v1.ModelRouterService/Chat``.
+    """
+
+    method: str
+    request_id: str
+    peer: str
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class RpcRecord:
+    """A finished RPC: ``code`` is the name of its gRPC status, ``call`` what was routed, if anything was."""
+
+    start: RpcStart
+    code: str
+    duration: float
+    trace_id: str = ""
+    reason: str = ""
+    call: CallRecord | None = None
+
+
+class RpcObservation(Protocol):
+    """One RPC as an observer sees it."""
+
+    @property
+    def trace_id(self) -> str:
+        """32 hex digits, or empty where the observer has none."""
+
+    def ended(self, record: RpcRecord) -> None:
+        """The RPC is over, whatever its status. Runs in the context that `RpcObserver.rpc` ran in."""
+
+
+class RpcObserver(Protocol):
+    """Sees every RPC of the router's own service."""
+
+    def rpc(self, start: RpcStart) -> RpcObservation:
+        """An RPC came in; what this sets in context variables is seen by the whole RPC."""

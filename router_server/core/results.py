@@ -1,0 +1,98 @@
+"""What a routed call gives its caller: results, the events of a stream, the trail of attempts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from router_server.core.errors import AttemptSummary
+from router_server.core.types import Answer, Delta, FinishReason, Operation, Usage, Vectors
+
+
+@dataclass(frozen=True, slots=True)
+class Trail:
+    """Who answered, and who was tried before; the attempt that answers is last."""
+
+    route: str
+    target: str
+    provider: str
+    upstream_model: str
+    attempts: tuple[AttemptSummary, ...] = ()
+    cache_hit: bool = False
+    reported_model: str = ""
+    fallback: bool = False
+    """True where the target that answered is not the plan's first: callers are told in a trailer."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChatResult:
+    """A whole answer. ``model`` is the route as the caller named it."""
+
+    call_id: str
+    model: str
+    answer: Answer
+    usage: Usage
+    trail: Trail
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedResult:
+    """One vector per input, in order."""
+
+    call_id: str
+    model: str
+    vectors: Vectors
+    usage: Usage
+    trail: Trail
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The first event: sent together with the first delta."""
+
+    call_id: str
+    model: str
+    trail: Trail
+
+
+@dataclass(frozen=True, slots=True)
+class Reset:
+    """The stream goes on with another target; ``resumed`` False means: forget every delta so far."""
+
+    reason: str
+    trail: Trail
+    resumed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The last event: the answer is complete."""
+
+    finish_reason: FinishReason
+    usage: Usage
+    trail: Trail
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """Nothing happened for a while, and the call is alive."""
+
+
+StreamEvent = Started | Delta | Reset | Finished | Heartbeat
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """A route as its callers see it."""
+
+    name: str
+    operations: tuple[Operation, ...]
+    targets: tuple[str, ...]
+    available: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Invocation:
+    """What the edge knows of one call: its id, and the seconds the caller gives it (None: no deadline)."""
+
+    call_id: str
+    timeout: float | None = None

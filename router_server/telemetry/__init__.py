@@ -1,0 +1,1 @@
+"""Observers: spans, metrics, logs."""
