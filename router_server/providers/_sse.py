@@ -1,0 +1,114 @@
+"""Server-sent events at the byte level, as the WHATWG HTML standard defines them (section 9.2.6).
+
+A pure parser: bytes in, the data of complete events out. Any split of the stream gives the same events.
+Lines end with CRLF, CR or LF; a leading byte order mark and comments are skipped; the data lines of one
+event are joined by LF. Refuses to know what the data means, and to decode it: JSON decoders take bytes.
+The fields ``event``, ``id`` and ``retry`` are dropped, because no model API says anything with them that
+its data does not say again.
+
+One deviation from the standard, on purpose: what stands after the last blank line when the stream ends is
+an event too (see `EventParser.close`). Servers of the OpenAI shape may close right after the last data
+line, and whoever reads JSON notices a line that was cut in two.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from router_server.core.errors import Outcome, UpstreamError
+
+MAX_EVENT_BYTES: Final = 8 * 1024 * 1024
+"""No answer's single event comes near it: an image of 4 MB in base64 fits. It bounds what a bad upstream
+makes us hold."""
+
+_BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
+
+
+class EventParser:
+    """The parser of one stream.
+
+    Every byte is looked at a fixed number of times, however the stream is cut, so the time is linear in
+    its length.
+    """
+
+    __slots__ = ("_at_start", "_data", "_data_bytes", "_line", "_line_bytes", "_max", "_skip_lf")
+
+    def __init__(self, max_event_bytes: int = MAX_EVENT_BYTES) -> None:
+        self._max = max_event_bytes
+        self._line: list[bytes] = []
+        self._line_bytes = 0
+        self._data: list[bytes] = []
+        self._data_bytes = 0
+        self._skip_lf = False
+        self._at_start = True
+
+    def feed(self, chunk: bytes) -> list[bytes]:
+        """Take the next bytes of the stream and return the data of every event that they complete.
+
+        Raises:
+            UpstreamError: MALFORMED, ``event_too_large``; the stream is of no use after it.
+        """
+        if self._skip_lf and chunk:
+            self._skip_lf = False
+            if chunk.startswith(b"\n"):
+                chunk = chunk[1:]
+        end = max(chunk.rfind(b"\n"), chunk.rfind(b"\r")) + 1
+        if not end:
+            self._keep(chunk)
+            return []
+        whole = chunk[:end]
+        if self._line:
+            self._line.append(whole)
+            whole = b"".join(self._line)
+            self._line.clear()
+            self._line_bytes = 0
+        self._skip_lf = whole.endswith(b"\r")
+        self._keep(chunk[end:])
+        return self._take(whole)
+
+    def close(self) -> list[bytes]:
+        """Return the data of the event that the end of the stream completes, if there is one.
+
+        Raises:
+            UpstreamError: as `feed`.
+        """
+        return self._take(b"".join(self._line) + b"\n\n")
+
+    def _keep(self, part: bytes) -> None:
+        if not part:
+            return
+        self._line.append(part)
+        self._line_bytes += len(part)
+        if self._line_bytes > self._max:
+            raise _too_large()
+
+    def _take(self, lines: bytes) -> list[bytes]:
+        if self._at_start:
+            self._at_start = False
+            lines = lines.removeprefix(_BYTE_ORDER_MARK)
+        events: list[bytes] = []
+        data = self._data
+        for line in lines.splitlines():
+            if not line:
+                if data:
+                    events.append(data[0] if len(data) == 1 else b"\n".join(data))
+                    data.clear()
+                    self._data_bytes = 0
+            elif line.startswith(b"data:"):
+                data.append(line[6:] if line[5:6] == b" " else line[5:])
+                self._count(len(line))
+            elif line == b"data":
+                data.append(b"")
+                self._count(len(line))
+            elif len(line) > self._max:
+                raise _too_large()
+        return events
+
+    def _count(self, line_bytes: int) -> None:
+        self._data_bytes += line_bytes
+        if self._data_bytes > self._max:
+            raise _too_large()
+
+
+def _too_large() -> UpstreamError:
+    return UpstreamError(Outcome.MALFORMED, "event_too_large")
