@@ -1,0 +1,129 @@
+"""One answer of an upstream while it is being read.
+
+Bounded reads of a body, decompressed on the way, and an end that takes effect at once. Refuses to know
+what was asked, and what the body means.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Mapping
+from typing import Final
+
+import aiohttp
+
+from router_server.core.errors import Outcome, UpstreamError
+from router_server.providers._failure import transport_failure
+
+_FAREWELL_SECONDS: Final = 0.1
+"""How long the end of a body may lag behind the end of its content before the connection is given up: the
+two usually come in one packet, or in two that follow each other."""
+
+
+class AbruptResponse(aiohttp.ClientResponse):
+    """A response whose connection ends the moment that it is given up, with headers or still without.
+
+    A graceful close would first flush what the upstream does not read, or shut TLS down.
+    """
+
+    def close(self) -> None:
+        """Drop the connection, unless the whole body has arrived and it is back in the pool."""
+        connection = self.connection
+        if connection is not None and connection.transport is not None:
+            connection.transport.abort()
+        super().close()
+
+
+class Exchange:
+    """One answer whose headers have arrived.
+
+    Whoever has it closes it. Closing gives the connection back to the pool if the whole body was read,
+    and otherwise drops it at once, without saying goodbye.
+    """
+
+    __slots__ = ("_open", "_response")
+
+    def __init__(self, response: aiohttp.ClientResponse, still_open: set[Exchange]) -> None:
+        self._response = response
+        self._open = still_open
+        still_open.add(self)
+
+    @property
+    def status(self) -> int:
+        """The HTTP status."""
+        return self._response.status
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The headers; names are compared without regard to case."""
+        return self._response.headers
+
+    @property
+    def is_json(self) -> bool:
+        """Whether the body calls itself one JSON document."""
+        return self._response.content_type == "application/json"
+
+    async def read(self) -> bytes:
+        """Return all that has arrived since the last read, waiting if that is nothing; b"" at the end.
+
+        Raises:
+            UpstreamError: the body broke off, or its compression is broken.
+        """
+        content = self._response.content
+        try:
+            while not (chunk := await content.readany()):
+                if content.at_eof():
+                    return b""
+        except (aiohttp.ClientError, OSError) as error:
+            raise transport_failure(error) from None
+        return chunk
+
+    async def read_all(self, limit: int) -> bytes:
+        """Return the whole body.
+
+        Raises:
+            UpstreamError: as `read`; MALFORMED, ``body_too_large`` beyond ``limit`` bytes.
+        """
+        body = await self.read_some(limit + 1)
+        if len(body) > limit:
+            raise UpstreamError(Outcome.MALFORMED, "body_too_large", status=self.status)
+        return body
+
+    async def read_some(self, limit: int) -> bytes:
+        """Return the body, or its first ``limit`` bytes where it is longer.
+
+        Raises:
+            UpstreamError: as `read`.
+        """
+        body = await self.read()
+        if len(body) < limit and not self._response.content.at_eof():
+            chunks, size = [body], len(body)
+            while size < limit and (chunk := await self.read()):
+                chunks.append(chunk)
+                size += len(chunk)
+            body = b"".join(chunks)
+        return body[:limit]
+
+    async def read_farewell(self) -> None:
+        """After the last of the content: let the body end, so that the connection can be used again.
+
+        Waits 0.1 s at most, and takes no notice of anything that goes wrong.
+        """
+        if self._response.content.at_eof():
+            return
+        with contextlib.suppress(UpstreamError, TimeoutError):
+            async with asyncio.timeout(_FAREWELL_SECONDS):
+                while await self.read():
+                    pass
+
+    def close(self) -> None:
+        """End the exchange; harmless when repeated."""
+        self._response.close()
+        self._open.discard(self)
+
+    def break_off(self) -> None:
+        """Make a read that is waiting in another task fail as if the upstream had closed."""
+        if not self._response.content.is_eof():
+            self._response.content.set_exception(aiohttp.ClientPayloadError())
+        self.close()
