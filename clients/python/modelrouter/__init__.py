@@ -1,1 +1,109 @@
-"""Models, embeddings and token streams behind one gRPC service."""
+"""Models, embeddings and token streams behind one gRPC service.
+
+`Client` and `AsyncClient` make the calls; `user`, `system`, `image`, `tool` and the like make what goes into
+them. The contract itself is in `modelrouter.v1`.
+"""
+
+from modelrouter.aio import AsyncChatStream, AsyncClient
+from modelrouter.answers import Answer, FinishReason, Model, ToolCall
+from modelrouter.client import ChatStream, Client
+from modelrouter.connection import VERSION, TlsConfig
+from modelrouter.embeddings import Embeddings
+from modelrouter.errors import (
+    AllTargetsFailed,
+    BudgetExceeded,
+    Cancelled,
+    CapabilityUnsupported,
+    ContentFiltered,
+    ContextLengthExceeded,
+    DeadlineExceeded,
+    FailedAttempt,
+    Internal,
+    InvalidRequest,
+    MalformedAnswer,
+    ModelNotFound,
+    ModelRouterError,
+    PermissionDenied,
+    QuotaExceeded,
+    RateLimited,
+    ResourceExhausted,
+    Saturated,
+    ServerUnreachable,
+    StreamInterrupted,
+    Unauthenticated,
+    Unavailable,
+    Unimplemented,
+    UpstreamMisconfigured,
+    Violation,
+)
+from modelrouter.messages import (
+    assistant,
+    choice,
+    developer,
+    grammar,
+    image,
+    image_url,
+    json_object,
+    json_schema,
+    regex,
+    system,
+    tool,
+    tool_choice,
+    tool_result,
+    user,
+)
+
+__version__ = VERSION
+
+__all__ = [
+    "AllTargetsFailed",
+    "Answer",
+    "AsyncChatStream",
+    "AsyncClient",
+    "BudgetExceeded",
+    "Cancelled",
+    "CapabilityUnsupported",
+    "ChatStream",
+    "Client",
+    "ContentFiltered",
+    "ContextLengthExceeded",
+    "DeadlineExceeded",
+    "Embeddings",
+    "FailedAttempt",
+    "FinishReason",
+    "Internal",
+    "InvalidRequest",
+    "MalformedAnswer",
+    "Model",
+    "ModelNotFound",
+    "ModelRouterError",
+    "PermissionDenied",
+    "QuotaExceeded",
+    "RateLimited",
+    "ResourceExhausted",
+    "Saturated",
+    "ServerUnreachable",
+    "StreamInterrupted",
+    "TlsConfig",
+    "ToolCall",
+    "Unauthenticated",
+    "Unavailable",
+    "Unimplemented",
+    "UpstreamMisconfigured",
+    "Violation",
+    "__version__",
+    "assistant",
+    "choice",
+    "developer",
+    "grammar",
+    "image",
+    "image_url",
+    "json_object",
+    "json_schema",
+    "regex",
+    "system",
+    "tool",
+    "tool_choice",
+    "tool_result",
+    "user",
+]
