@@ -119,6 +119,8 @@ class UpstreamError(Exception):
         retry_after: seconds the upstream asked us to wait, or None.
         phase: what was being waited for, for TIMEOUT.
         usage: what the attempt consumed, where the upstream still told.
+        input_index: which input of an embedding call was refused, where that is known.
+        blameless: the failure says nothing against the upstream: a timer was cut short by the caller.
     """
 
     def __init__(
@@ -130,6 +132,8 @@ class UpstreamError(Exception):
         retry_after: float | None = None,
         phase: Phase | None = None,
         usage: Usage | None = None,
+        input_index: int | None = None,
+        blameless: bool = False,
     ) -> None:
         super().__init__(f"{outcome}: {reason}")
         self.outcome = outcome
@@ -138,6 +142,8 @@ class UpstreamError(Exception):
         self.retry_after = retry_after
         self.phase = phase
         self.usage = usage
+        self.input_index = input_index
+        self.blameless = blameless
 
 
 class Reason(StrEnum):

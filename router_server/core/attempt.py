@@ -1,0 +1,300 @@
+"""One try of one target: breaker, permit, timers, and what the result means for the target.
+
+Everything that an attempt takes it gives back in one ``finally``, under cancellation at any await. Refuses
+to know what comes after it: `plan` and `router` do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+from typing import TypeVar, cast
+
+from router_server.core.breaker import Pass
+from router_server.core.call import Call
+from router_server.core.deadline import Timer, share
+from router_server.core.errors import (
+    RULES,
+    AttemptSummary,
+    BreakerEffect,
+    Cooling,
+    Outcome,
+    Phase,
+    UpstreamError,
+)
+from router_server.core.measures import Measures
+from router_server.core.observer import AttemptObservation, AttemptRecord, AttemptStart
+from router_server.core.plan import Step
+from router_server.core.provider import UpstreamChat, UpstreamEmbed
+from router_server.core.target import Target
+from router_server.core.types import ChatRequest, EmbedRequest, Json, StreamItem, Usage
+
+T = TypeVar("T")
+
+_FORBIDDEN = 403
+
+
+class Attempt:
+    """One try of one target.
+
+    Args:
+        call: whose try it is.
+        target: who is asked.
+        step: the plan's word on it.
+        check_soon: asks for an active check of the target, whose failure is then held against it.
+    """
+
+    def __init__(
+        self, call: Call, target: Target, step: Step, check_soon: Callable[[Target, BreakerEffect], None]
+    ) -> None:
+        self.call = call
+        self.target = target
+        self.measures = Measures()
+        self._step = step
+        self._check_soon = check_soon
+        self._began = call.clock()
+        self._start = AttemptStart(
+            call_id=call.start.call_id,
+            operation=call.operation,
+            route=call.route,
+            target=target.name,
+            provider=target.upstream.name,
+            kind=target.upstream.kind,
+            model=target.settings.model,
+            number=len(call.records) + 1,
+            server_address=target.upstream.provider.address[0],
+            server_port=target.upstream.provider.address[1],
+            request=call.request,
+        )
+        self._observation: AttemptObservation | None = None
+        self._connect = self._timer(target.settings.timeouts.connect)
+
+    async def run(self, work: Callable[[Attempt], Awaitable[T]]) -> T:
+        """Return what ``work`` returns, done while the target's permit is held.
+
+        Raises:
+            UpstreamError: the attempt failed; breaker, cooling, record and permit are settled.
+        """
+        leave = self.target.breaker.enter(force=self._step.last_resort)
+        if leave is None:
+            raise UpstreamError(Outcome.CIRCUIT_OPEN, "breaker_open")
+        self._observation = self.call.observation.attempt(self._start)
+        failure: UpstreamError | None = UpstreamError(Outcome.UNAVAILABLE, "internal_error", blameless=True)
+        try:
+            result = await self._with_permit(work)
+            failure = None
+        except UpstreamError as error:
+            failure = error
+            raise
+        except asyncio.CancelledError:
+            failure = UpstreamError(Outcome.CANCELLED, "cancelled")
+            raise
+        finally:
+            self._settle(failure, leave)
+        return result
+
+    def chat(self, request: ChatRequest, continuation: str | None = None) -> UpstreamChat:
+        """Return the upstream's request, with the target's defaults and caps applied."""
+        upstream = self.target.upstream
+        settings = self.target.settings
+        generation = request.generation
+        cap, wish = settings.max_output_tokens, generation.max_output_tokens
+        generation = replace(
+            generation,
+            max_output_tokens=cap if wish is None else wish if cap is None else min(wish, cap),
+            temperature=settings.temperature if generation.temperature is None else generation.temperature,
+        )
+        return UpstreamChat(
+            model=settings.model,
+            request=replace(request, generation=generation),
+            options=_options(request.provider_options, upstream.kind, upstream.name),
+            headers=self._headers(),
+            connect_timeout=self._connect.limit,
+            priority=request.routing.priority,
+            continuation=continuation,
+        )
+
+    def embed(self, request: EmbedRequest) -> UpstreamEmbed:
+        """Return the upstream's request."""
+        upstream = self.target.upstream
+        return UpstreamEmbed(
+            model=self.target.settings.model,
+            request=request,
+            options=_options(request.provider_options, upstream.kind, upstream.name),
+            headers=self._headers(),
+            connect_timeout=self._connect.limit,
+            priority=request.routing.priority,
+        )
+
+    async def within_unary(self, work: Awaitable[T]) -> T:
+        """Return what ``work`` returns, within the unary limit.
+
+        Raises:
+            UpstreamError: TIMEOUT.
+        """
+        timer = self._timer(self.target.settings.timeouts.unary)
+        try:
+            async with asyncio.timeout(timer.limit) as scope:
+                return await work
+        except TimeoutError:
+            if not scope.expired():
+                raise
+            raise self._timed_out(timer, timer.limit, Phase.FIRST_TOKEN, "unary_timeout") from None
+
+    async def read(
+        self,
+        stream: AsyncGenerator[Sequence[StreamItem], None],
+        sink: Callable[[Sequence[StreamItem]], Awaitable[None]],
+    ) -> None:
+        """Hand everything that ``stream`` yields to ``sink``, within the first-token and idle limits.
+
+        The timers run only while the upstream is being read: a slow ``sink`` is not a slow upstream.
+
+        Raises:
+            UpstreamError: TIMEOUT, or what the stream raises.
+        """
+        loop = asyncio.get_running_loop()
+        timer, phase = self._first_token_timer(), Phase.FIRST_TOKEN
+        since = loop.time()
+        try:
+            async with aclosing(stream), asyncio.timeout(timer.limit) as scope:
+                async for items in stream:
+                    scope.reschedule(None)
+                    self.measures.saw_token(self.call.clock())
+                    await sink(items)
+                    timer, phase = self._idle_timer(), Phase.STREAM
+                    since = loop.time()
+                    scope.reschedule(since + timer.limit)
+        except TimeoutError:
+            if not scope.expired():
+                raise
+            reason = "idle_timeout" if phase is Phase.STREAM else "first_token_timeout"
+            raise self._timed_out(timer, loop.time() - since, phase, reason) from None
+
+    def summary(self) -> AttemptSummary:
+        """Return the attempt as its caller sees it while it is still open."""
+        return AttemptSummary(
+            self.target.name,
+            self.target.upstream.name,
+            None,
+            self.call.clock() - self._began,
+            self.measures.time_to_first_token,
+        )
+
+    async def _with_permit(self, work: Callable[[Attempt], Awaitable[T]]) -> T:
+        limiter = self.target.upstream.limiter
+        permit = await limiter.acquire(
+            self.target.gate,
+            priority=self.call.request.routing.priority,
+            size=self.call.prompt_tokens,
+            max_wait=self._timer(limiter.limits.queue_timeout).limit,
+        )
+        try:
+            self.measures.permitted_at = self.call.clock()
+            self._connect = self._timer(self.target.settings.timeouts.connect)
+            return await work(self)
+        finally:
+            permit.release()
+
+    def _timer(self, configured: float, wished: float | None = None) -> Timer:
+        return share(configured, self.call.remaining, others_left=self._step.others_left, wished=wished)
+
+    def _first_token_timer(self) -> Timer:
+        timeouts = self.target.settings.timeouts
+        request = cast("ChatRequest", self.call.request)
+        reasoning = request.generation.reasoning_effort is not None
+        configured = timeouts.first_token_reasoning if reasoning else timeouts.first_token
+        return self._timer(configured, request.routing.first_token_timeout)
+
+    def _idle_timer(self) -> Timer:
+        idle = self.target.settings.timeouts.idle
+        return Timer(min(idle, self.call.remaining), idle)
+
+    def _timed_out(self, timer: Timer, ran: float, phase: Phase, reason: str) -> UpstreamError:
+        return UpstreamError(Outcome.TIMEOUT, reason, phase=phase, blameless=not timer.blames_upstream(ran))
+
+    def _headers(self) -> Mapping[str, str]:
+        if self._observation is None or not self.target.upstream.trace_context:
+            return {}
+        return self._observation.headers
+
+    def _effect(self, failure: UpstreamError | None) -> BreakerEffect:
+        if failure is None:
+            return RULES[Outcome.OK].breaker
+        effect = RULES[failure.outcome].breaker
+        if effect is BreakerEffect.FAILURE and (
+            self._is_blameless(failure) or self.target.name in self.call.blamed
+        ):
+            return BreakerEffect.NONE
+        return effect
+
+    def _is_blameless(self, failure: UpstreamError) -> bool:
+        if failure.phase is Phase.CONNECT:
+            return not self._connect.blames_upstream(self._connect.limit)
+        return failure.blameless
+
+    def _settle(self, failure: UpstreamError | None, leave: Pass) -> None:
+        effect = self._effect(failure)
+        self._tell_breaker(effect, failure, leave)
+        if failure is None:
+            self.target.cooldown.answered()
+            self.target.upstream.healthy = self.target.upstream.healthy or None
+        else:
+            self._cool(failure)
+        record = self._record(failure)
+        self.call.attempted(record)
+        if self._observation is not None:
+            self._observation.ended(record)
+
+    def _tell_breaker(self, effect: BreakerEffect, failure: UpstreamError | None, leave: Pass) -> None:
+        breaker = self.target.breaker
+        if effect is BreakerEffect.SUCCESS:
+            breaker.success(leave)
+            return
+        if effect is BreakerEffect.FAILURE:
+            self.call.blamed.add(self.target.name)
+            breaker.failure(leave)
+            return
+        breaker.neutral(leave)
+        forbidden = failure is not None and failure.status == _FORBIDDEN
+        if effect is BreakerEffect.TRIP_OR_CHECK and not forbidden:
+            breaker.trip()
+        elif effect in {BreakerEffect.TRIP_OR_CHECK, BreakerEffect.CHECK}:
+            self._check_soon(self.target, effect)
+
+    def _cool(self, failure: UpstreamError) -> None:
+        cooling = RULES[failure.outcome].cooling
+        if cooling is Cooling.RETRY_AFTER:
+            self.target.cooldown.rate_limited(failure.retry_after)
+        elif cooling is Cooling.UNTIL_PROBE:
+            self.target.cooldown.bench(failure.outcome)
+
+    def _record(self, failure: UpstreamError | None) -> AttemptRecord:
+        measures = self.measures
+        usage = measures.usage or (failure.usage if failure else None)
+        now = self.call.clock()
+        return AttemptRecord(
+            start=self._start,
+            outcome=Outcome.OK if failure is None else failure.outcome,
+            duration=now - self._began,
+            queue_wait=(measures.permitted_at or now) - self._began,
+            time_to_first_token=self.measures.time_to_first_token,
+            time_per_token=measures.time_per_token(usage),
+            error_reason="" if failure is None else failure.reason,
+            status=None if failure is None else failure.status,
+            usage=None if usage is None else self.priced(usage),
+            reported_model=measures.reported_model,
+            finish_reason=measures.finish_reason,
+            answer=measures.answer,
+        )
+
+    def priced(self, usage: Usage) -> Usage:
+        """Return ``usage`` with its cost, where the price is known."""
+        cost = self.target.settings.cost(usage)
+        return usage if cost is None else replace(usage, cost_nano_usd=cost)
+
+
+def _options(options: Mapping[str, Json], kind: str, name: str) -> Json:
+    return {**options.get(kind, {}), **options.get(name, {})}

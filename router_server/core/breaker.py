@@ -1,0 +1,199 @@
+"""The circuit breaker of one target: closed, open, half-open.
+
+Pure: the clock and the jitter are injected, and nothing is scheduled; an open breaker becomes half-open
+when somebody asks after its time. Refuses to know what a failure is: the table in `errors` does.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+_BUCKETS = 10
+"""The failure rate's window slides in tenths."""
+
+
+class BreakerState(StrEnum):
+    """The three states."""
+
+    CLOSED = "closed"
+    OPEN = "open"
+    HALF_OPEN = "half_open"
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerSettings:
+    """When a breaker opens and closes; times in seconds."""
+
+    failure_threshold: int = 5
+    failure_rate: float = 0.5
+    min_calls: int = 20
+    window: float = 30.0
+    open: float = 10.0
+    open_max: float = 20.0
+    half_open_probes: int = 1
+    success_threshold: int = 2
+
+
+@dataclass(eq=False, frozen=True, slots=True)
+class Pass:
+    """Leave to make one call; to be handed back exactly once, with its result."""
+
+    generation: int
+
+
+@dataclass(slots=True)
+class _Bucket:
+    start: float
+    calls: int = 0
+    failures: int = 0
+
+
+class Breaker:
+    """Counts results and refuses calls to a target that fails.
+
+    Args:
+        settings: the thresholds.
+        clock: monotonic seconds.
+        jitter: a factor for each open period, around 1, so that replicas do not probe in step.
+        on_change: told the state before and after each change.
+    """
+
+    def __init__(
+        self,
+        settings: BreakerSettings,
+        clock: Callable[[], float],
+        jitter: Callable[[], float] = lambda: 1.0,
+        on_change: Callable[[BreakerState, BreakerState], None] = lambda _before, _after: None,
+    ) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._jitter = jitter
+        self._on_change = on_change
+        self._state = BreakerState.CLOSED
+        self._generation = 0
+        self._streak = 0
+        self._buckets: deque[_Bucket] = deque()
+        self._reopened = 0
+        self._open_until = 0.0
+        self._probes = 0
+        self._passed_probes = 0
+
+    @property
+    def state(self) -> BreakerState:
+        """The state now."""
+        if self._state is BreakerState.OPEN and self._clock() >= self._open_until:
+            self._half_open()
+        return self._state
+
+    @property
+    def ready_in(self) -> float:
+        """Seconds until a call may be let through, 0 unless open."""
+        return max(0.0, self._open_until - self._clock()) if self.state is BreakerState.OPEN else 0.0
+
+    @property
+    def admits(self) -> bool:
+        """Tell whether `enter` would let a call through now."""
+        match self.state:
+            case BreakerState.CLOSED:
+                return True
+            case BreakerState.OPEN:
+                return False
+            case BreakerState.HALF_OPEN:
+                return self._probes < self._settings.half_open_probes
+
+    def enter(self, *, force: bool = False) -> Pass | None:
+        """Return leave for one call, or None.
+
+        ``force`` lets the least bad of several targets through an open breaker; such a call counts nothing.
+        """
+        if not self.admits:
+            return Pass(-1) if force else None
+        if self._state is BreakerState.HALF_OPEN:
+            self._probes += 1
+        return Pass(self._generation)
+
+    def success(self, leave: Pass) -> None:
+        """The call went well."""
+        if leave.generation != self._generation:
+            return
+        if self._state is BreakerState.HALF_OPEN:
+            self._probes -= 1
+            self._passed_probes += 1
+            if self._passed_probes >= self._settings.success_threshold:
+                self._close()
+            return
+        self._streak = 0
+        self._count(failed=False)
+
+    def failure(self, leave: Pass) -> None:
+        """The call failed, and the upstream is to blame."""
+        if leave.generation != self._generation:
+            return
+        if self._state is BreakerState.HALF_OPEN:
+            self._reopened += 1
+            self._open()
+            return
+        self._streak += 1
+        self._count(failed=True)
+        if self._streak >= self._settings.failure_threshold or self._rate_exceeded():
+            self._open()
+
+    def neutral(self, leave: Pass) -> None:
+        """The call says nothing about the upstream; a probe is given back."""
+        if leave.generation == self._generation and self._state is BreakerState.HALF_OPEN:
+            self._probes -= 1
+
+    def trip(self) -> None:
+        """Open at once, whatever was counted."""
+        if self.state is not BreakerState.OPEN:
+            self._open()
+
+    def check_failed(self) -> None:
+        """A failure confirmed by an active check: counts like a call's."""
+        if self.state is BreakerState.CLOSED:
+            self.failure(Pass(self._generation))
+
+    def check_passed(self) -> None:
+        """An active check passed: an open period ends early."""
+        if self.state is BreakerState.OPEN:
+            self._half_open()
+
+    def _count(self, *, failed: bool) -> None:
+        now = self._clock()
+        if not self._buckets or now - self._buckets[-1].start >= self._settings.window / _BUCKETS:
+            self._buckets.append(_Bucket(now))
+        self._buckets[-1].calls += 1
+        self._buckets[-1].failures += failed
+        while now - self._buckets[0].start > self._settings.window:
+            self._buckets.popleft()
+
+    def _rate_exceeded(self) -> bool:
+        calls = sum(b.calls for b in self._buckets)
+        failures = sum(b.failures for b in self._buckets)
+        return calls >= self._settings.min_calls and failures / calls >= self._settings.failure_rate
+
+    def _open(self) -> None:
+        period = min(self._settings.open * 2.0**self._reopened, self._settings.open_max)
+        self._open_until = self._clock() + period * self._jitter()
+        self._become(BreakerState.OPEN)
+
+    def _half_open(self) -> None:
+        self._probes = 0
+        self._passed_probes = 0
+        self._become(BreakerState.HALF_OPEN)
+
+    def _close(self) -> None:
+        self._streak = 0
+        self._reopened = 0
+        self._buckets.clear()
+        self._become(BreakerState.CLOSED)
+
+    def _become(self, state: BreakerState) -> None:
+        # A new generation makes the results of calls that began in another state count nothing.
+        self._generation += 1
+        before, self._state = self._state, state
+        if before is not state:
+            self._on_change(before, state)

@@ -1,0 +1,163 @@
+"""One call on its way: what is known of it so far, for its trail, its record and its result.
+
+A mutable notebook with no decisions in it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from router_server.core.deadline import Deadline, deadline_of
+from router_server.core.errors import AttemptSummary, Outcome, Phase, Reason, RouterError
+from router_server.core.needs import estimate_prompt
+from router_server.core.observer import AttemptRecord, CallRecord, CallStart, Observer
+from router_server.core.plan import Plan
+from router_server.core.results import Invocation, Trail
+from router_server.core.target import Target
+from router_server.core.types import ChatRequest, EmbedRequest, Operation, Usage
+
+
+class Call:
+    """The state of one call, from its plan to its record.
+
+    Args:
+        invocation: what the edge knows.
+        operation: what is asked.
+        route: the name in the telemetry, a configured one or ``direct``.
+        request: what the caller sent.
+        default_timeout: seconds, where the caller gave none.
+        observer: told of the start, and of the end by `recorded`.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        invocation: Invocation,
+        operation: Operation,
+        route: str,
+        request: ChatRequest | EmbedRequest,
+        *,
+        default_timeout: float,
+        observer: Observer,
+        clock: Callable[[], float],
+    ) -> None:
+        self.clock = clock
+        self.began = clock()
+        self.operation = operation
+        self.request = request
+        self.deadline: Deadline = deadline_of(self.began, invocation.timeout, default_timeout)
+        self.start = CallStart(invocation.call_id, operation, route, request)
+        self.observation = observer.call(self.start)
+        self.prompt_tokens = estimate_prompt(request)
+        self.records: list[AttemptRecord] = []
+        self.summaries: list[AttemptSummary] = []
+        self.blamed: set[str] = set()
+        """Targets whose breakers have counted a failure of this call: once per call."""
+        self.first_choice = ""
+        self.first_delta_at: float | None = None
+        self.usage: Usage | None = None
+        self._answering: Target | None = None
+        self._reported_model = ""
+
+    @property
+    def route(self) -> str:
+        """The route's name."""
+        return self.start.route
+
+    @property
+    def remaining(self) -> float:
+        """Seconds until the deadline."""
+        return self.deadline.remaining(self.clock())
+
+    def planned(self, plan: Plan, providers: Callable[[str], str]) -> None:
+        """Note whom the plan prefers, and whom it passes over."""
+        self.first_choice = plan.first
+        for skip in plan.skipped:
+            self.skipped(skip.target, providers(skip.target), skip.outcome)
+
+    def skipped(self, target: str, provider: str, outcome: Outcome) -> None:
+        """Note that a target was passed over."""
+        self.summaries.append(AttemptSummary(target, provider, outcome, error_reason="skipped"))
+
+    def answering(self, target: Target, reported_model: str = "") -> None:
+        """Note who is answering."""
+        self._answering = target
+        self._reported_model = reported_model
+
+    def attempted(self, record: AttemptRecord) -> None:
+        """Note a finished attempt."""
+        self.records.append(record)
+        self.summaries.append(
+            AttemptSummary(
+                record.start.target,
+                record.start.provider,
+                record.outcome,
+                record.duration,
+                record.time_to_first_token,
+                record.error_reason,
+                record.usage,
+            )
+        )
+
+    def trail(self, running: AttemptSummary | None = None) -> Trail:
+        """Return the trail so far; ``running`` is the attempt that is still open, if one is."""
+        target = self._answering
+        if target is None:
+            return Trail(self.route, "", "", "", tuple(self.summaries))
+        reported = self._reported_model
+        return Trail(
+            route=self.route,
+            target=target.name,
+            provider=target.upstream.name,
+            upstream_model=target.settings.model,
+            attempts=(*self.summaries, running) if running else tuple(self.summaries),
+            reported_model=reported if reported != target.settings.model else "",
+            fallback=target.name != self.first_choice,
+        )
+
+    def billed(self) -> Usage | None:
+        """Return what all attempts consumed together, or None where nobody knows."""
+        usages = [record.usage for record in self.records if record.usage is not None]
+        return sum(usages[1:], usages[0]) if usages else None
+
+    @contextmanager
+    def recorded(self) -> Iterator[None]:
+        """Tell the observer of the call's end, whatever it is; a `RouterError` is given the attempts."""
+        try:
+            yield
+        except RouterError as error:
+            error.attempts = tuple(self.summaries)
+            self._end(error.reason, error.phase)
+            raise
+        except asyncio.CancelledError:
+            self._end(cancelled=True)
+            raise
+        except BaseException:
+            self._end(Reason.INTERNAL)
+            raise
+        self._end()
+
+    def _end(
+        self, error: Reason | None = None, phase: Phase | None = None, *, cancelled: bool = False
+    ) -> None:
+        answered = error is None and not cancelled
+        target = self._answering if answered else None
+        self.observation.ended(
+            CallRecord(
+                start=self.start,
+                duration=self.clock() - self.began,
+                target=target.name if target else "",
+                provider=target.upstream.name if target else "",
+                model=target.settings.model if target else "",
+                attempts=tuple(self.records),
+                error=error,
+                cancelled=cancelled,
+                phase=phase,
+                time_to_first_token=None if self.first_delta_at is None else self.first_delta_at - self.began,
+                usage=self.usage if answered else self.billed(),
+                user_id=self.request.user_id,
+                labels=self.request.labels,
+            )
+        )

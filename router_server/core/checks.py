@@ -1,0 +1,96 @@
+"""Active checks: each provider is asked on a schedule whether it is well, and at once when a failure says so.
+
+A check that passes ends open periods and rests early; one that fails confirms what a 403 or a 404 only
+suggested. Spends no tokens. Refuses to know how a provider is asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Sequence
+
+from router_server.core.breaker import BreakerState
+from router_server.core.errors import BreakerEffect
+from router_server.core.target import HealthCheck, Target, Upstream
+
+_SOONER = 6
+"""An unwell provider is asked six times as often, so that it is back in use soon after it has recovered."""
+
+
+class Checks:
+    """The active checks of all providers.
+
+    Args:
+        upstreams: the providers.
+        targets_of: gives the targets of a provider, at any time.
+        changed: called after every check and every verdict, for those who show health.
+    """
+
+    def __init__(
+        self,
+        upstreams: Sequence[Upstream],
+        targets_of: Callable[[Upstream], Sequence[Target]],
+        changed: Callable[[], None],
+    ) -> None:
+        self._upstreams = upstreams
+        self._targets_of = targets_of
+        self._changed = changed
+        self._suspects: dict[Target, BreakerEffect] = {}
+        self._asked: dict[str, asyncio.Event] = {upstream.name: asyncio.Event() for upstream in upstreams}
+
+    async def run(self) -> None:
+        """Check every provider until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for upstream in self._upstreams:
+                if upstream.check is not None:
+                    group.create_task(self._watch(upstream, upstream.check), name=f"check {upstream.name}")
+
+    def soon(self, target: Target, effect: BreakerEffect) -> None:
+        """Check the target's provider now; a failure is then held against the target."""
+        self._suspects[target] = effect
+        asked = self._asked.get(target.upstream.name)
+        if asked is not None:
+            asked.set()
+
+    async def check(self, upstream: Upstream, settings: HealthCheck) -> bool | None:
+        """Ask one provider once, and apply what it says."""
+        well: bool | None = False
+        try:
+            async with asyncio.timeout(settings.timeout):
+                well = await upstream.provider.check()
+        except TimeoutError:
+            well = False
+        self._apply(upstream, well)
+        return well
+
+    async def _watch(self, upstream: Upstream, settings: HealthCheck) -> None:
+        asked = self._asked[upstream.name]
+        while True:
+            asked.clear()
+            await self.check(upstream, settings)
+            try:
+                async with asyncio.timeout(self._pause(upstream, settings)):
+                    await asked.wait()
+            except TimeoutError:
+                continue
+
+    def _pause(self, upstream: Upstream, settings: HealthCheck) -> float:
+        targets = self._targets_of(upstream)
+        unwell = upstream.healthy is False or any(t.breaker.state is BreakerState.OPEN for t in targets)
+        interval = settings.interval / _SOONER if unwell else settings.interval
+        return interval * random.uniform(0.9, 1.1)  # noqa: S311 - replicas do not check in step
+
+    def _apply(self, upstream: Upstream, well: bool | None) -> None:
+        upstream.healthy = well
+        for target in self._targets_of(upstream):
+            suspicion = self._suspects.pop(target, None)
+            if well is not False:
+                target.cooldown.unbench()
+            if well:
+                target.breaker.check_passed()
+            elif well is False and suspicion is BreakerEffect.TRIP_OR_CHECK:
+                target.breaker.trip()
+            elif well is False and suspicion is BreakerEffect.CHECK:
+                target.breaker.check_failed()
+        self._changed()

@@ -1,0 +1,160 @@
+"""Concurrency: how many calls a provider serves at once, and who is next when there is room.
+
+The queue is bounded and ordered: whoever waited longer than ``max_wait_boost`` first, then priority,
+then the shortest prompt, then arrival. A target may have a gate of its own inside its provider's limit;
+a permit takes both or neither, so nobody holds one while waiting for the other. Refuses to know what a
+permit is used for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from router_server.core.errors import Outcome, UpstreamError
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """A provider's limits; times in seconds."""
+
+    max_concurrency: int = 64
+    max_queue: int = 128
+    queue_timeout: float = 5.0
+    max_wait_boost: float = 2.0
+
+
+@dataclass(slots=True)
+class Gate:
+    """A target's own limit inside its provider's; ``capacity`` None is unlimited."""
+
+    capacity: int | None = None
+    inflight: int = 0
+    queued: int = 0
+
+    @property
+    def open(self) -> bool:
+        """Tell whether one more may pass."""
+        return self.capacity is None or self.inflight < self.capacity
+
+
+@dataclass(eq=False, slots=True)
+class _Waiter:
+    gate: Gate
+    priority: int
+    size: int
+    since: float
+    arrival: int
+    admitted: asyncio.Future[None] = field(repr=False)
+
+    def rank(self, now: float, boost: float) -> tuple[float, ...]:
+        if now - self.since >= boost:
+            return (0, self.arrival)
+        return (1, -self.priority, self.size, self.arrival)
+
+
+class Permit:
+    """One slot of a limiter; must be released, and may be released twice."""
+
+    __slots__ = ("_gate", "_limiter")
+
+    def __init__(self, limiter: Limiter, gate: Gate) -> None:
+        self._limiter: Limiter | None = limiter
+        self._gate = gate
+
+    def release(self) -> None:
+        """Give the slot back and admit whoever is next."""
+        limiter, self._limiter = self._limiter, None
+        if limiter is not None:
+            limiter._give_back(self._gate)  # noqa: SLF001 - the two are one mechanism
+
+
+class Limiter:
+    """One provider's slots and the queue before them.
+
+    Between two steps no waiter in the queue could be admitted, so a newcomer who finds room takes nobody's
+    place. ``max_concurrency`` may be changed at any time; `admit` then lets in whoever fits.
+    """
+
+    def __init__(self, limits: Limits, clock: Callable[[], float]) -> None:
+        self.limits = limits
+        self.max_concurrency = limits.max_concurrency
+        self.inflight = 0
+        self._clock = clock
+        self._waiters: list[_Waiter] = []
+        self._arrivals = 0
+
+    @property
+    def queued(self) -> int:
+        """How many calls wait."""
+        return len(self._waiters)
+
+    async def acquire(
+        self, gate: Gate, *, priority: int = 0, size: int = 0, max_wait: float | None = None
+    ) -> Permit:
+        """Wait for a slot, at most ``max_wait`` seconds (default: the limit's ``queue_timeout``).
+
+        Args:
+            gate: the target's own limit.
+            priority: higher goes first.
+            size: what the shortest job is measured by, in tokens.
+            max_wait: the longest wait in seconds.
+
+        Raises:
+            UpstreamError: SATURATED, ``queue_full`` or ``queue_timeout``.
+        """
+        if self._has_room(gate):
+            self._take(gate)
+            return Permit(self, gate)
+        if len(self._waiters) >= self.limits.max_queue:
+            raise UpstreamError(Outcome.SATURATED, "queue_full")
+        await self._wait(gate, priority, size, self.limits.queue_timeout if max_wait is None else max_wait)
+        return Permit(self, gate)
+
+    def admit(self) -> None:
+        """Let in everyone who fits, in order."""
+        now = self._clock()
+        while self.inflight < self.max_concurrency:
+            waiting = [w for w in self._waiters if w.gate.open]
+            if not waiting:
+                return
+            first = min(waiting, key=lambda w: w.rank(now, self.limits.max_wait_boost))
+            self._leave_queue(first)
+            self._take(first.gate)
+            first.admitted.set_result(None)
+
+    async def _wait(self, gate: Gate, priority: int, size: int, max_wait: float) -> None:
+        self._arrivals += 1
+        admitted = asyncio.get_running_loop().create_future()
+        waiter = _Waiter(gate, priority, size, self._clock(), self._arrivals, admitted)
+        self._waiters.append(waiter)
+        gate.queued += 1
+        try:
+            async with asyncio.timeout(max_wait):
+                await admitted
+        except BaseException as error:
+            # Admission and cancellation may fall into the same step of the loop.
+            if admitted.done() and not admitted.cancelled():
+                self._give_back(gate)
+            else:
+                self._leave_queue(waiter)
+            if isinstance(error, TimeoutError):
+                raise UpstreamError(Outcome.SATURATED, "queue_timeout") from None
+            raise
+
+    def _has_room(self, gate: Gate) -> bool:
+        return self.inflight < self.max_concurrency and gate.open
+
+    def _take(self, gate: Gate) -> None:
+        self.inflight += 1
+        gate.inflight += 1
+
+    def _give_back(self, gate: Gate) -> None:
+        self.inflight -= 1
+        gate.inflight -= 1
+        self.admit()
+
+    def _leave_queue(self, waiter: _Waiter) -> None:
+        self._waiters.remove(waiter)
+        waiter.gate.queued -= 1

@@ -1,0 +1,53 @@
+"""What an attempt learns while it runs: moments, usage, names. Arithmetic only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from router_server.core.needs import part_tokens
+from router_server.core.types import Answer, FinishReason, Message, Usage
+
+
+@dataclass(slots=True)
+class Measures:
+    """Moments are seconds of the call's clock; None where they have not come."""
+
+    permitted_at: float | None = None
+    first_token_at: float | None = None
+    last_token_at: float | None = None
+    usage: Usage | None = None
+    reported_model: str = ""
+    finish_reason: FinishReason | None = None
+    answer: Message | None = None
+
+    def saw_token(self, now: float) -> None:
+        """An event came from the upstream."""
+        if self.first_token_at is None:
+            self.first_token_at = now
+        self.last_token_at = now
+
+    def answered(self, answer: Answer, prompt_tokens: int) -> None:
+        """A whole answer came; where it brings no usage, the router counts."""
+        self.usage = answer.usage or Usage(prompt_tokens, _tokens_of(answer.message), estimated=True)
+        self.reported_model = answer.reported_model
+        self.finish_reason = answer.finish_reason
+        self.answer = answer.message
+
+    @property
+    def time_to_first_token(self) -> float | None:
+        """Seconds from the permit to the first event, or None."""
+        if self.first_token_at is None or self.permitted_at is None:
+            return None
+        return self.first_token_at - self.permitted_at
+
+    def time_per_token(self, usage: Usage | None) -> float | None:
+        """Return the mean seconds between tokens after the first, or None where there were fewer than two."""
+        if self.first_token_at is None or self.last_token_at is None:
+            return None
+        if usage is None or usage.output_tokens <= 1:
+            return None
+        return (self.last_token_at - self.first_token_at) / (usage.output_tokens - 1)
+
+
+def _tokens_of(message: Message) -> int:
+    return sum(part_tokens(part) for part in message.content)

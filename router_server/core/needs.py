@@ -1,0 +1,136 @@
+"""What a request needs of a target, and how large it is.
+
+Pure functions of the request. Token counts are estimates (four characters a token, the rule of thumb of
+OpenAI's documentation): good for ordering a queue and for saying so where an upstream reports nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from router_server.core.provider import Capability
+from router_server.core.types import (
+    Blob,
+    ChatRequest,
+    Choice,
+    EmbedRequest,
+    FileRef,
+    Grammar,
+    JsonObject,
+    JsonSchema,
+    Part,
+    Reasoning,
+    Refusal,
+    Regex,
+    Text,
+    ToolCall,
+    ToolResult,
+)
+
+_CHARACTERS_PER_TOKEN = 4
+_TOKENS_PER_ATTACHMENT = 800
+"""Near what the large providers charge for an ordinary image."""
+
+_FORMATS = {
+    JsonObject: Capability.JSON_OBJECT,
+    JsonSchema: Capability.JSON_SCHEMA,
+    Regex: Capability.REGEX,
+    Grammar: Capability.GRAMMAR,
+    Choice: Capability.CHOICE,
+}
+
+
+def needs_of(request: ChatRequest | EmbedRequest) -> frozenset[Capability]:
+    """Return what a target must be able to do to take this request as it is."""
+    if isinstance(request, EmbedRequest):
+        return frozenset(_embed_needs(request))
+    return frozenset(_chat_needs(request))
+
+
+def estimate_tokens(characters: int) -> int:
+    """Return about how many tokens a text of this length has, rounding up."""
+    return -(-characters // _CHARACTERS_PER_TOKEN)
+
+
+def estimate_prompt(request: ChatRequest | EmbedRequest) -> int:
+    """Return about how many tokens the prompt has."""
+    if isinstance(request, EmbedRequest):
+        return sum(estimate_tokens(len(text)) for text in request.inputs)
+    turns = sum(part_tokens(part) for message in request.messages for part in message.content)
+    tools = sum(estimate_tokens(len(t.parameters_json_schema) + len(t.description)) for t in request.tools)
+    return turns + tools
+
+
+def _embed_needs(request: EmbedRequest) -> Iterator[Capability]:
+    yield Capability.EMBED
+    if request.dimensions is not None:
+        yield Capability.EMBED_DIMENSIONS
+    if request.task is not None:
+        yield Capability.EMBED_TASK
+
+
+def _chat_needs(request: ChatRequest) -> Iterator[Capability]:
+    yield Capability.CHAT
+    for message in request.messages:
+        for part in message.content:
+            yield from _part_needs(part)
+    if request.tools:
+        yield Capability.TOOLS
+    if request.tool_choice.parallel is not None:
+        yield Capability.PARALLEL_TOOL_CONTROL
+    if request.tool_choice.allowed:
+        yield Capability.ALLOWED_TOOLS
+    if request.response_format is not None:
+        yield _FORMATS[type(request.response_format)]
+    yield from _generation_needs(request)
+
+
+def _generation_needs(request: ChatRequest) -> Iterator[Capability]:
+    generation = request.generation
+    if generation.reasoning_effort is not None:
+        yield Capability.REASONING_EFFORT
+    if generation.top_k is not None:
+        yield Capability.TOP_K
+    if generation.stop_sequences:
+        yield Capability.STOP
+    if generation.seed is not None:
+        yield Capability.SEED
+    if generation.presence_penalty is not None or generation.frequency_penalty is not None:
+        yield Capability.PENALTIES
+    if generation.top_logprobs is not None:
+        yield Capability.LOGPROBS
+
+
+def _part_needs(part: Part) -> Iterator[Capability]:
+    match part:
+        case Blob(mime_type=mime):
+            yield _media(mime, Capability.IMAGE_INLINE, Capability.DOCUMENT_INLINE)
+        case FileRef(mime_type=mime):
+            yield _media(mime or "image/*", Capability.IMAGE_URL, Capability.DOCUMENT_URL)
+        case ToolCall():
+            yield Capability.TOOLS
+        case ToolResult(content=content):
+            yield Capability.TOOLS
+            for inner in content:
+                yield from _part_needs(inner)
+        case _:
+            return
+
+
+def _media(mime_type: str, image: Capability, document: Capability) -> Capability:
+    if mime_type.startswith("image/"):
+        return image
+    if mime_type.startswith("audio/") and document is Capability.DOCUMENT_INLINE:
+        return Capability.AUDIO_INLINE
+    return document
+
+
+def part_tokens(part: Part) -> int:
+    """Return about how many tokens one part has."""
+    match part:
+        case Text(text=text) | Reasoning(text=text) | Refusal(text=text) | ToolCall(arguments_json=text):
+            return estimate_tokens(len(text))
+        case ToolResult(content=content):
+            return sum(part_tokens(inner) for inner in content)
+        case Blob() | FileRef():
+            return _TOKENS_PER_ATTACHMENT

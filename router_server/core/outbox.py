@@ -1,0 +1,138 @@
+"""The buffer between the task that reads an upstream and the caller who takes the events.
+
+Bounded in bytes: a slow reader makes `put` wait, so that the upstream is read no further. Deltas that are
+buffered together leave as one. Refuses to know what the events mean.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from router_server.core.results import StreamEvent
+from router_server.core.stream import merge
+from router_server.core.types import Delta
+
+LIMIT = 256 * 1024
+"""Bytes of one stream that may be buffered."""
+
+_OVERHEAD = 64
+"""Bytes that a delta costs beside its text, so that a million empty ones are bounded too."""
+
+
+class ReaderStalledError(Exception):
+    """The caller took nothing for too long."""
+
+
+class Outbox:
+    """A queue of events with one writer and one reader.
+
+    Args:
+        stall: seconds after which a reader that takes nothing is given up.
+        limit: bytes that may be buffered.
+    """
+
+    def __init__(self, stall: float, limit: int = LIMIT) -> None:
+        self._stall = stall
+        self._limit = limit
+        self._events: list[StreamEvent] = []
+        self._size = 0
+        self._closed = False
+        self._error: BaseException | None = None
+        self._filled = asyncio.Event()
+        self._room = asyncio.Event()
+        self._hurry = asyncio.Event()
+
+    @property
+    def size(self) -> int:
+        """Bytes buffered now."""
+        return self._size
+
+    def add(self, events: Sequence[StreamEvent]) -> None:
+        """Add ``events``, however full the buffer is."""
+        if events:
+            self._events.extend(events)
+            self._size += sum(_size(event) for event in events)
+            self._filled.set()
+
+    async def put(self, events: Sequence[StreamEvent], patience: float) -> None:
+        """Add ``events``; wait while the buffer is full, at most ``patience`` seconds.
+
+        Raises:
+            ReaderStalledError: the reader took nothing within its time.
+            TimeoutError: ``patience`` ended first.
+        """
+        self.add(events)
+        if self._size < self._limit:
+            return
+        self._hurry.set()
+        self._room.clear()
+        try:
+            async with asyncio.timeout(min(self._stall, patience)):
+                await self._room.wait()
+        except TimeoutError:
+            if patience < self._stall:
+                raise
+            raise ReaderStalledError from None
+
+    def close(self, error: BaseException | None = None) -> None:
+        """Nothing follows; the reader gets what is buffered, then ``error`` if there is one."""
+        self._closed = True
+        self._error = error
+        self._filled.set()
+        self._hurry.set()
+
+    async def wait(self, seconds: float | None) -> bool:
+        """Wait until there is something to take; tell whether there is after ``seconds``."""
+        if self._filled.is_set():
+            return True
+        try:
+            async with asyncio.timeout(seconds):
+                await self._filled.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def linger(self, seconds: float) -> None:
+        """Wait for more to be merged, at most ``seconds``; not at all once the stream is over or full."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._hurry.wait()
+        except TimeoutError:
+            return
+
+    def take(self) -> list[StreamEvent]:
+        """Return what is buffered, merged; empty: the stream is over.
+
+        Raises:
+            BaseException: what the outbox was closed with, after everything was taken.
+        """
+        events, self._events, self._size = self._events, [], 0
+        self._room.set()
+        if not self._closed:
+            self._filled.clear()
+            self._hurry.clear()
+        if not events and self._error is not None:
+            raise self._error
+        return _merged(events)
+
+
+def _size(event: StreamEvent) -> int:
+    if isinstance(event, Delta):
+        text = len(event.text) if event.text.isascii() else 4 * len(event.text)
+        return _OVERHEAD * (1 + len(event.logprobs)) + text + len(event.opaque_state)
+    return _OVERHEAD
+
+
+def _merged(events: Sequence[StreamEvent]) -> list[StreamEvent]:
+    merged: list[StreamEvent] = []
+    run: list[Delta] = []
+    for event in events:
+        if isinstance(event, Delta):
+            run.append(event)
+            continue
+        merged.extend(merge(run))
+        run = []
+        merged.append(event)
+    merged.extend(merge(run))
+    return merged

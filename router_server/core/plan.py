@@ -1,0 +1,363 @@
+"""Which targets a call tries, in which order, and whether it may go on after a failure.
+
+Pure: it sees targets as frozen `Candidate` views and errors as values, and answers with values. A strategy
+is a function that orders candidates. Refuses to call, wait or remember anything beyond one call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from router_server.core.deadline import MIN_ATTEMPT, Deadline
+from router_server.core.errors import (
+    RULES,
+    NextTarget,
+    Outcome,
+    Phase,
+    Reason,
+    RouterError,
+    SameTarget,
+    UpstreamError,
+    Violation,
+)
+from router_server.core.provider import Capability
+from router_server.core.types import Routing
+
+_CLOCK_RESOLUTION = 0.001
+"""Seconds by which a timer may fire before its time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A target as a plan sees it.
+
+    Attributes:
+        target: its name.
+        capabilities: what it can do.
+        context_window: tokens, or None where unknown.
+        space: its embedding space.
+        cooling: seconds it still rests after a 429.
+        blocked: why it is not asked by choice (CIRCUIT_OPEN, AUTH, MODEL_MISSING), or None.
+        ready_in: seconds until its breaker lets a probe through.
+        retries: how often it may be asked again after UNAVAILABLE.
+    """
+
+    target: str
+    capabilities: frozenset[Capability]
+    context_window: int | None = None
+    space: str = ""
+    cooling: float = 0.0
+    blocked: Outcome | None = None
+    ready_in: float = 0.0
+    retries: int = 1
+
+
+Strategy = Callable[[Sequence[Candidate]], Sequence[Candidate]]
+
+
+def ordered(candidates: Sequence[Candidate]) -> Sequence[Candidate]:
+    """The order of the configuration."""
+    return candidates
+
+
+@dataclass(frozen=True, slots=True)
+class Skip:
+    """A target that could answer but was not asked, and why; ``wait`` is its rest in seconds."""
+
+    target: str
+    outcome: Outcome
+    wait: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The targets to try, in order.
+
+    Attributes:
+        first: the strategy's pick; any other that answers is a fallback.
+        order: whom to ask.
+        skipped: whom not to ask.
+        last_resort: nobody is well; the one in ``order`` is the least bad and is tried once.
+    """
+
+    first: str
+    order: tuple[Candidate, ...]
+    skipped: tuple[Skip, ...] = ()
+    last_resort: bool = False
+
+
+def make_plan(
+    candidates: Sequence[Candidate],
+    needs: frozenset[Capability],
+    routing: Routing,
+    strategy: Strategy = ordered,
+) -> Plan:
+    """Return the plan of a call.
+
+    Raises:
+        RouterError: INVALID_REQUEST where ``allowed_targets`` names a stranger, CAPABILITY_UNSUPPORTED where
+            no target can do what the call needs.
+    """
+    able = _able(_allowed(candidates, routing.allowed_targets), needs)
+    picked = strategy(able)
+    if not routing.allow_failover:
+        picked = picked[:1]
+    if Capability.EMBED in needs:
+        picked = [c for c in picked if c.space == picked[0].space]
+    return _eligible(picked)
+
+
+def _allowed(candidates: Sequence[Candidate], allowed: tuple[str, ...]) -> Sequence[Candidate]:
+    if not allowed:
+        return candidates
+    by_name = {c.target: c for c in candidates}
+    strangers = [(i, name) for i, name in enumerate(allowed) if name not in by_name]
+    if strangers:
+        known = ", ".join(by_name)
+        raise RouterError(
+            Reason.INVALID_REQUEST,
+            "routing.allowed_targets names targets that the route does not have.",
+            violations=tuple(
+                Violation(
+                    f"routing.allowed_targets[{i}]", f"not a target of this route; its targets are: {known}"
+                )
+                for i, _name in strangers
+            ),
+        )
+    return [by_name[name] for name in dict.fromkeys(allowed)]
+
+
+def _able(candidates: Sequence[Candidate], needs: frozenset[Capability]) -> Sequence[Candidate]:
+    able = [c for c in candidates if needs <= c.capabilities]
+    if able:
+        return able
+    lacking = min((sorted(needs - c.capabilities) for c in candidates), key=len)
+    names = ", ".join(lacking)
+    raise RouterError(
+        Reason.CAPABILITY_UNSUPPORTED,
+        f"No target of this route can do what the call needs: {names}. "
+        "Leave it out, or name a route whose targets can.",
+        metadata={"capability": names},
+    )
+
+
+def _eligible(picked: Sequence[Candidate]) -> Plan:
+    well = tuple(c for c in picked if c.cooling <= 0 and c.blocked is None)
+    unwell = [c for c in picked if c.cooling <= 0 and c.blocked is not None]
+    last_resort = not well and bool(unwell)
+    order = (min(unwell, key=lambda c: c.ready_in),) if last_resort else well
+    asked = {c.target for c in order}
+    return Plan(
+        first=picked[0].target,
+        order=order,
+        skipped=tuple(_skip(c) for c in picked if c.target not in asked),
+        last_resort=last_resort,
+    )
+
+
+def _skip(candidate: Candidate) -> Skip:
+    if candidate.cooling > 0:
+        return Skip(candidate.target, Outcome.RATE_LIMITED, candidate.cooling)
+    return Skip(candidate.target, candidate.blocked or Outcome.CIRCUIT_OPEN, candidate.ready_in)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Ask this target after ``wait`` seconds; ``others_left`` tells whether another may follow."""
+
+    target: str
+    wait: float
+    others_left: bool
+    last_resort: bool = False
+
+
+class Course:
+    """One call's way through its plan: what to do next, given what has failed so far.
+
+    Args:
+        plan: the targets in order.
+        deadline: when the call is over.
+        backoff: the seconds to wait before the n-th retry of a target, counted from 1.
+    """
+
+    def __init__(self, plan: Plan, deadline: Deadline, backoff: Callable[[int], float]) -> None:
+        self._plan = plan
+        self._deadline = deadline
+        self._backoff = backoff
+        self._left = list(plan.order)
+        self._retry: Step | None = None
+        self._tries: dict[str, int] = {}
+        self._rested: dict[str, float] = {}
+        self._outcomes = {s.target: (s.outcome, s.wait) for s in plan.skipped}
+        self._final: UpstreamError | None = None
+        self._phase: Phase | None = None
+        self._too_long = "messages"
+
+    @property
+    def others_left(self) -> bool:
+        """Tell whether another target may follow."""
+        return bool(self._left)
+
+    def next_step(self, now: float) -> Step | None:
+        """Return what to do next, or None: nothing more. A step is taken off: asking twice gives two."""
+        if self._final is not None:
+            return None
+        remaining = self._deadline.remaining(now)
+        retry, self._retry = self._retry, None
+        if retry is not None and retry.wait + MIN_ATTEMPT <= remaining:
+            return retry
+        if self._left:
+            return self._ask_next() if remaining >= MIN_ATTEMPT else None
+        return self._after_rest(now)
+
+    def out_of_time(self, now: float) -> bool:
+        """Tell whether it is time, not targets, that ended the call."""
+        least = MIN_ATTEMPT if self._left else _CLOCK_RESOLUTION
+        return self._final is None and self._deadline.remaining(now) < least
+
+    def again(self, target: str) -> None:
+        """Put ``target`` first once more: a refused continuation is a question asked wrongly."""
+        self._retry = Step(target, 0.0, self.others_left)
+
+    def failed(
+        self, target: str, error: UpstreamError, now: float, *, rest: float = 0.0, prefer_others: bool = False
+    ) -> None:
+        """Take note of a failure.
+
+        Args:
+            target: who failed.
+            error: how.
+            now: when.
+            rest: for RATE_LIMITED, the seconds until the target may be asked again.
+            prefer_others: a stream broke midway: go to the next target if there is one.
+        """
+        rule = RULES[error.outcome]
+        self._outcomes[target] = (error.outcome, rest)
+        self._phase = Phase.QUEUE if error.outcome is Outcome.SATURATED else error.phase or self._phase
+        if rule.next_target is NextTarget.NO:
+            self._final = error
+            return
+        if rule.next_target is NextTarget.IF_LARGER:
+            self._keep_larger(target)
+            self._too_long = "messages" if error.input_index is None else f"inputs[{error.input_index}]"
+        if rule.same_target is SameTarget.AFTER_COOLING:
+            self._rested[target] = now + rest
+        if rule.same_target is SameTarget.AFTER_BACKOFF and not (prefer_others and self._left):
+            self._plan_retry(target)
+
+    def verdict(self, now: float) -> RouterError:
+        """Return what the caller is told, when there is no next step."""
+        if self._final is not None:
+            return _final_error(self._final)
+        if self.out_of_time(now):
+            return deadline_error(self._phase or Phase.QUEUE)
+        return _exhausted(list(self._outcomes.values()), self._too_long)
+
+    def _ask_next(self) -> Step:
+        candidate = self._left.pop(0)
+        self._tries[candidate.target] = 0
+        return Step(candidate.target, 0.0, self.others_left, self._plan.last_resort)
+
+    def _plan_retry(self, target: str) -> None:
+        retries = next((c.retries for c in self._plan.order if c.target == target), 0)
+        tries = self._tries.get(target, 0) + 1
+        self._tries[target] = tries
+        if tries <= retries and not self._plan.last_resort:
+            self._retry = Step(target, self._backoff(tries), self.others_left)
+
+    def _after_rest(self, now: float) -> Step | None:
+        if not self._rested or self._plan.last_resort:
+            return None
+        target, at = min(self._rested.items(), key=lambda item: item[1])
+        wait = max(0.0, at - now)
+        if wait + MIN_ATTEMPT > self._deadline.remaining(now):
+            return None
+        del self._rested[target]
+        return Step(target, wait, others_left=False)
+
+    def _keep_larger(self, target: str) -> None:
+        window = next((c.context_window for c in self._plan.order if c.target == target), None)
+        if window is not None:
+            self._left = [c for c in self._left if c.context_window is None or c.context_window > window]
+
+
+def deadline_error(phase: Phase) -> RouterError:
+    """Return the error of a call whose time ran out in ``phase``."""
+    return RouterError(
+        Reason.DEADLINE_EXCEEDED,
+        f"The deadline passed while the call was in phase {phase.value}. Allow more time, or ask for less.",
+        phase=phase,
+    )
+
+
+def interrupted(why: str) -> RouterError:
+    """Return the error of a stream that ended before its answer was whole."""
+    return RouterError(
+        Reason.STREAM_INTERRUPTED,
+        f"The stream broke before the answer was whole: {why}. What was delivered is not the whole answer; "
+        "ask again, or ask for stream recovery.",
+    )
+
+
+def _final_error(error: UpstreamError) -> RouterError:
+    match error.outcome:
+        case Outcome.CONTENT_FILTER:
+            return RouterError(
+                Reason.CONTENT_FILTERED,
+                "The provider's content filter refused the request. Change its content.",
+            )
+        case Outcome.INVALID_REQUEST:
+            return _refused(error)
+        case _:
+            return interrupted("the caller took nothing for too long")
+
+
+def _refused(error: UpstreamError) -> RouterError:
+    field = "" if error.input_index is None else f"inputs[{error.input_index}]"
+    return RouterError(
+        Reason.INVALID_REQUEST,
+        "The provider refused the request as invalid; no other target was asked. Check its parameters.",
+        violations=(Violation(field, f"refused by the provider ({error.reason})"),),
+    )
+
+
+_FAILURES = frozenset({Outcome.UNAVAILABLE, Outcome.TIMEOUT, Outcome.MALFORMED, Outcome.CIRCUIT_OPEN})
+_RETRY_SOON = 1.0
+"""Seconds, where nothing tells better when a retry may succeed."""
+
+
+def _exhausted(outcomes: Sequence[tuple[Outcome, float]], too_long: str) -> RouterError:
+    kinds = {outcome for outcome, _wait in outcomes}
+    if kinds & _FAILURES:
+        waits = [wait for outcome, wait in outcomes if outcome is Outcome.CIRCUIT_OPEN and wait > 0]
+        soon = _RETRY_SOON if len(waits) < len(outcomes) else min(waits)
+        return RouterError(
+            Reason.ALL_TARGETS_FAILED, "Every target of the route failed. Try again later.", retry_after=soon
+        )
+    if Outcome.SATURATED in kinds:
+        return RouterError(
+            Reason.ROUTER_SATURATED, "The router's queues are full. Try again later.", retry_after=_RETRY_SOON
+        )
+    if Outcome.RATE_LIMITED in kinds:
+        wait = min(wait for outcome, wait in outcomes if outcome is Outcome.RATE_LIMITED)
+        return RouterError(
+            Reason.ALL_TARGETS_RATE_LIMITED,
+            "Every target of the route is rate-limited by its provider. Try again later.",
+            retry_after=wait,
+        )
+    if Outcome.CONTEXT_LENGTH in kinds:
+        return RouterError(
+            Reason.CONTEXT_LENGTH_EXCEEDED,
+            "The request is too long for every target of the route. Shorten it.",
+            violations=(Violation(too_long, "more tokens than any target's context window"),),
+        )
+    if Outcome.AUTH in kinds:
+        return RouterError(
+            Reason.UPSTREAM_AUTH_FAILED,
+            "The provider refused the router's credentials. The operators of the router must mend its key.",
+        )
+    return RouterError(
+        Reason.UPSTREAM_MODEL_MISSING,
+        "The provider does not know the route's model. The operators of the router must mend the route.",
+    )

@@ -1,0 +1,260 @@
+"""The router: a call comes in, a plan is made, attempts are run, a result or one error goes out.
+
+Composition of the other parts of the core, and the only one of them that the edges call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from router_server.core.attempt import Attempt
+from router_server.core.call import Call
+from router_server.core.checks import Checks
+from router_server.core.embedding import embed_all
+from router_server.core.errors import Reason, RouterError, UpstreamError
+from router_server.core.journey import Journey
+from router_server.core.needs import needs_of
+from router_server.core.observer import Observer
+from router_server.core.outbox import Outbox
+from router_server.core.plan import make_plan
+from router_server.core.provider import Capability
+from router_server.core.results import (
+    ChatResult,
+    EmbedResult,
+    Heartbeat,
+    Invocation,
+    ModelInfo,
+    StreamEvent,
+)
+from router_server.core.streaming import Streaming
+from router_server.core.target import Route, Target
+from router_server.core.types import (
+    Answer,
+    ChatRequest,
+    Embeddings,
+    EmbedRequest,
+    Operation,
+    Usage,
+)
+
+T = TypeVar("T")
+
+_DIRECT = "direct"
+"""The route's name in telemetry where the caller named a provider and a model: label values are bounded."""
+
+_LONGEST_NAME = 256
+
+
+@dataclass(frozen=True, slots=True)
+class RouterSettings:
+    """What the router is told beside its routes; times in seconds.
+
+    Attributes:
+        unary_deadline: for a unary call whose caller gives none.
+        stream_deadline: for a stream whose caller gives none.
+        reader_stall: a stream whose reader takes nothing for this long is given up.
+        keep_answers: hand whole answers to the observers, for those who record contents.
+    """
+
+    unary_deadline: float = 120.0
+    stream_deadline: float = 600.0
+    reader_stall: float = 60.0
+    keep_answers: bool = False
+
+
+def no_direct(_provider: str, _model: str) -> Target | None:
+    """Return None: callers may name routes only."""
+    return None
+
+
+class Router:
+    """Routes calls.
+
+    Args:
+        routes: by name.
+        checks: told of targets that deserve a check at once.
+        observer: sees every call.
+        clock: monotonic seconds, the same clock as the event loop's.
+        settings: deadlines and the like.
+        direct: gives the target for ``provider/model`` where callers may name one, else None.
+    """
+
+    def __init__(
+        self,
+        routes: Sequence[Route],
+        checks: Checks,
+        observer: Observer,
+        *,
+        clock: Callable[[], float],
+        settings: RouterSettings | None = None,
+        direct: Callable[[str, str], Target | None] = no_direct,
+    ) -> None:
+        self._routes: Mapping[str, Route] = {route.name: route for route in routes}
+        self._checks = checks
+        self._observer = observer
+        self._clock = clock
+        self._settings = settings or RouterSettings()
+        self._direct = direct
+
+    async def chat(self, request: ChatRequest, invocation: Invocation) -> ChatResult:
+        """Return one whole answer.
+
+        Raises:
+            RouterError: what the caller is told.
+        """
+        route = self._route(request.model)
+
+        async def work(attempt: Attempt) -> Answer:
+            provider = attempt.target.upstream.provider
+            answer = await attempt.within_unary(provider.chat(attempt.chat(request)))
+            attempt.measures.answered(answer, call.prompt_tokens)
+            return answer
+
+        call = self._call(Operation.CHAT, route, request, invocation)
+        with call.recorded():
+            attempt, answer = await self._first_answer(call, route, work)
+            call.answering(attempt.target, answer.reported_model)
+            call.usage = attempt.priced(attempt.measures.usage or Usage())
+        return ChatResult(invocation.call_id, request.model, answer, call.usage, call.trail())
+
+    async def embed(self, request: EmbedRequest, invocation: Invocation) -> EmbedResult:
+        """Return one vector per input, all or nothing.
+
+        Raises:
+            RouterError: what the caller is told.
+        """
+        route = self._route(request.model)
+
+        async def work(attempt: Attempt) -> Embeddings:
+            provider = attempt.target.upstream.provider
+            answer = await attempt.within_unary(embed_all(provider, attempt.embed(request)))
+            attempt.measures.usage = answer.usage or Usage(call.prompt_tokens, estimated=True)
+            attempt.measures.reported_model = answer.reported_model
+            return answer
+
+        call = self._call(Operation.EMBED, route, request, invocation)
+        with call.recorded():
+            attempt, answer = await self._first_answer(call, route, work)
+            call.answering(attempt.target, answer.reported_model)
+            call.usage = attempt.priced(attempt.measures.usage or Usage())
+        return EmbedResult(invocation.call_id, request.model, answer.vectors, call.usage, call.trail())
+
+    async def stream(self, request: ChatRequest, invocation: Invocation) -> AsyncGenerator[StreamEvent, None]:
+        """Yield the events of one streamed answer; closing the generator ends the call.
+
+        Raises:
+            RouterError: what the caller is told, before or after the first event.
+        """
+        route = self._route(request.model)
+        call = self._call(Operation.STREAM, route, request, invocation)
+        outbox = Outbox(self._settings.reader_stall)
+        pump = asyncio.create_task(
+            self._pump(call, route, request, outbox), name=f"stream {invocation.call_id}"
+        )
+        heartbeat: float | None = None
+        try:
+            while True:
+                if not await outbox.wait(heartbeat):
+                    yield Heartbeat()
+                    continue
+                if request.routing.coalesce_window > 0:
+                    await outbox.linger(request.routing.coalesce_window)
+                events = outbox.take()
+                if not events:
+                    return
+                heartbeat = request.routing.heartbeat_interval
+                for event in events:
+                    yield event
+        finally:
+            pump.cancel()
+            await asyncio.wait({pump})
+
+    def models(self) -> tuple[ModelInfo, ...]:
+        """Return the routes as callers see them, by name."""
+        return tuple(_model_info(route) for _name, route in sorted(self._routes.items()))
+
+    async def _pump(self, call: Call, route: Route, request: ChatRequest, outbox: Outbox) -> None:
+        recovery = request.routing.stream_recovery or route.stream_recovery
+        try:
+            with call.recorded():
+                streaming = Streaming(
+                    call,
+                    self._journey(call, route),
+                    outbox,
+                    recovery,
+                    keep_answer=self._settings.keep_answers,
+                )
+                await streaming.run()
+        except Exception as error:  # noqa: BLE001 - the reader gets it, and raises it where it is seen
+            outbox.close(error)
+        else:
+            outbox.close()
+
+    async def _first_answer(
+        self, call: Call, route: Route, work: Callable[[Attempt], Awaitable[T]]
+    ) -> tuple[Attempt, T]:
+        journey = self._journey(call, route)
+        while True:
+            attempt = await journey.next()
+            try:
+                return attempt, await attempt.run(work)
+            except UpstreamError as error:
+                journey.failed(attempt, error)
+
+    def _journey(self, call: Call, route: Route) -> Journey:
+        request = call.request
+        dimensions = request.dimensions if isinstance(request, EmbedRequest) else None
+        plan = make_plan(
+            [target.candidate(dimensions) for target in route.targets],
+            needs_of(request),
+            request.routing,
+            route.strategy,
+        )
+        targets = {target.name: target for target in route.targets}
+        call.planned(plan, lambda name: targets[name].upstream.name)
+        return Journey(call, plan, targets, self._checks.soon)
+
+    def _call(
+        self, operation: Operation, route: Route, request: ChatRequest | EmbedRequest, invocation: Invocation
+    ) -> Call:
+        settings = self._settings
+        return Call(
+            invocation,
+            operation,
+            route.name,
+            request,
+            default_timeout=(
+                settings.stream_deadline if operation is Operation.STREAM else settings.unary_deadline
+            ),
+            observer=self._observer,
+            clock=self._clock,
+        )
+
+    def _route(self, model: str) -> Route:
+        route = self._routes.get(model)
+        if route is not None:
+            return route
+        provider, slash, name = model.partition("/")
+        target = self._direct(provider, name) if slash and name else None
+        if target is None:
+            raise RouterError(
+                Reason.MODEL_NOT_FOUND,
+                "No route has the name that was given in model. ListModels tells which there are.",
+                metadata={"model": model[:_LONGEST_NAME]},
+            )
+        return Route(_DIRECT, (target,))
+
+
+def _model_info(route: Route) -> ModelInfo:
+    able = {capability for target in route.targets for capability in target.settings.capabilities}
+    chat = (Operation.CHAT, Operation.STREAM) if Capability.CHAT in able else ()
+    embed = (Operation.EMBED,) if Capability.EMBED in able else ()
+    return ModelInfo(
+        name=route.name,
+        operations=chat + embed,
+        targets=tuple(target.name for target in route.targets),
+        available=any(target.serving for target in route.targets),
+    )

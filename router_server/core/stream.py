@@ -1,0 +1,275 @@
+"""One stream as its caller sees it: ``started (delta | heartbeat | reset)* finished``, or an error.
+
+`StreamMachine` is pure: it takes what upstreams send, attempt after attempt, and answers with events in
+that grammar. It refuses to know targets, timers and tasks. `merge` joins what may travel as one message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from enum import Enum, auto
+
+from router_server.core.errors import Outcome, UpstreamError
+from router_server.core.needs import estimate_tokens
+from router_server.core.results import Finished, Reset, Started, StreamEvent, Trail
+from router_server.core.types import (
+    ChatRequest,
+    Delta,
+    DeltaKind,
+    Finish,
+    FinishReason,
+    Message,
+    Part,
+    Reasoning,
+    Refusal,
+    Report,
+    Role,
+    StreamItem,
+    Text,
+    ToolCall,
+    Usage,
+)
+
+
+class _State(Enum):
+    WAITING = auto()
+    OPEN = auto()
+    FINISHED = auto()
+
+
+class StreamMachine:
+    """The state of one stream, across its attempts.
+
+    Args:
+        call_id: the call's id.
+        model: the route as the caller named it.
+        trail: gives the trail as it stands when an event needs it.
+        keep_text: remember the text, so that another target can continue it.
+        keep_deltas: remember the deltas of the current attempt, for those who record contents.
+    """
+
+    def __init__(
+        self,
+        call_id: str,
+        model: str,
+        trail: Callable[[], Trail],
+        *,
+        keep_text: bool = False,
+        keep_deltas: bool = False,
+    ) -> None:
+        self._call_id = call_id
+        self._model = model
+        self._trail = trail
+        self._text: list[str] | None = [] if keep_text else None
+        self._state = _State.WAITING
+        self._only_text = True
+        self._pending_reset: tuple[str, bool] | None = None
+        self._first_part = 0
+        self._next_part = 0
+        self._delivered_characters = 0
+        self._attempt_characters = 0
+        self._finish: FinishReason | None = None
+        self._keep_deltas = keep_deltas
+        self.deltas: list[Delta] = []
+        self.usage: Usage | None = None
+        self.reported_model = ""
+
+    @property
+    def committed(self) -> bool:
+        """Tell whether the caller has seen a delta."""
+        return self._state is not _State.WAITING
+
+    @property
+    def finish_reason(self) -> FinishReason | None:
+        """Why the current attempt's upstream stopped, if it said so."""
+        return self._finish
+
+    @property
+    def delivered_tokens(self) -> int:
+        """About how many tokens of the current answer were handed on, over all its pieces."""
+        return estimate_tokens(self._delivered_characters)
+
+    @property
+    def attempt_tokens(self) -> int:
+        """About how many tokens the current attempt brought."""
+        return estimate_tokens(self._attempt_characters)
+
+    @property
+    def text(self) -> str:
+        """The text so far, where it is kept and nothing but text came: what can be continued."""
+        return "".join(self._text) if self._text is not None and self._only_text else ""
+
+    def begin(self, *, resumed: bool, reason: str) -> None:
+        """Another attempt begins; ``reason`` says why the one before ended, if it had committed."""
+        self.usage = None
+        self.reported_model = ""
+        self._finish = None
+        self._attempt_characters = 0
+        self.deltas = []
+        if self._state is not _State.OPEN:
+            return
+        self._pending_reset = (reason, resumed)
+
+    def take(self, items: Sequence[StreamItem]) -> list[StreamEvent]:
+        """Return the events that ``items`` make.
+
+        Raises:
+            UpstreamError: MALFORMED where the upstream goes on after it finished.
+        """
+        events: list[StreamEvent] = []
+        for item in items:
+            if isinstance(item, Delta):
+                self._delta(item, events)
+            elif isinstance(item, Finish):
+                self._finished(item)
+            else:
+                self._report(item)
+        return events
+
+    def check_finished(self) -> FinishReason:
+        """Return why the upstream, whose stream is over, stopped.
+
+        Raises:
+            UpstreamError: MALFORMED where it never said so: the answer is not whole.
+        """
+        if self._finish is None:
+            raise UpstreamError(Outcome.MALFORMED, "no_finish_reason")
+        return self._finish
+
+    def end(self, usage: Usage) -> list[StreamEvent]:
+        """Return the last events: the upstream's stream is over, and ``usage`` is the answer's.
+
+        Raises:
+            UpstreamError: as `check_finished`.
+        """
+        reason = self.check_finished()
+        events: list[StreamEvent] = []
+        self._open(events)
+        self._state = _State.FINISHED
+        events.append(Finished(reason, usage, self._trail()))
+        return events
+
+    def _delta(self, delta: Delta, events: list[StreamEvent]) -> None:
+        if self._finish is not None:
+            raise UpstreamError(Outcome.MALFORMED, "delta_after_finish")
+        if not (delta.text or delta.tool_call_id or delta.tool_name or delta.opaque_state or delta.logprobs):
+            return
+        self._open(events)
+        if self._keep_deltas:
+            self.deltas.append(delta)
+        part = self._first_part + delta.part_index
+        self._next_part = max(self._next_part, part + 1)
+        self._delivered_characters += len(delta.text)
+        self._attempt_characters += len(delta.text)
+        if delta.kind is not DeltaKind.TEXT:
+            self._only_text = False
+        elif self._text is not None:
+            self._text.append(delta.text)
+        events.append(delta if part == delta.part_index else replace(delta, part_index=part))
+
+    def _open(self, events: list[StreamEvent]) -> None:
+        if self._state is _State.WAITING:
+            self._state = _State.OPEN
+            events.append(Started(self._call_id, self._model, self._trail()))
+        if self._pending_reset is None:
+            return
+        (reason, resumed), self._pending_reset = self._pending_reset, None
+        # A continued text goes on in its own part, the last one.
+        self._first_part = max(0, self._next_part - 1) if resumed else 0
+        if not resumed:
+            self._forget()
+        events.append(Reset(reason, self._trail(), resumed))
+
+    def _forget(self) -> None:
+        self._next_part = 0
+        self._delivered_characters = 0
+        self._only_text = True
+        if self._text is not None:
+            self._text.clear()
+
+    def _finished(self, finish: Finish) -> None:
+        if self._finish is not None:
+            raise UpstreamError(Outcome.MALFORMED, "finished_twice")
+        self._finish = finish.reason
+
+    def _report(self, report: Report) -> None:
+        self.usage = report.usage or self.usage
+        self.reported_model = report.model or self.reported_model
+
+
+def may_resume(request: ChatRequest, text: str) -> bool:
+    """Tell whether another target may continue ``text``.
+
+    Not with tools, structured output, reasoning, or stop sequences, and not after white space, which
+    chat templates strip: such a stream starts over.
+    """
+    generation = request.generation
+    return bool(
+        text
+        and not text[-1].isspace()
+        and not request.tools
+        and request.response_format is None
+        and generation.reasoning_effort is None
+        and not generation.stop_sequences
+    )
+
+
+def merge(deltas: Iterable[Delta]) -> list[Delta]:
+    """Join neighbours that add to the same part, so that a burst is one message.
+
+    A delta that opens a tool call or carries opaque state begins a message of its own.
+    """
+    merged: list[Delta] = []
+    run: list[Delta] = []
+    for delta in deltas:
+        if run and not _continues(run[-1], delta):
+            merged.append(_joined(run))
+            run = []
+        run.append(delta)
+    if run:
+        merged.append(_joined(run))
+    return merged
+
+
+def _continues(before: Delta, delta: Delta) -> bool:
+    return (
+        delta.part_index == before.part_index
+        and delta.kind is before.kind
+        and not delta.tool_call_id
+        and not delta.tool_name
+        and not delta.opaque_state
+        and not before.opaque_state
+    )
+
+
+def _joined(run: list[Delta]) -> Delta:
+    if len(run) == 1:
+        return run[0]
+    return replace(
+        run[0],
+        text="".join(d.text for d in run),
+        logprobs=tuple(logprob for d in run for logprob in d.logprobs),
+    )
+
+
+def assemble(deltas: Sequence[Delta]) -> Message:
+    """Return the message that ``deltas`` of one attempt make."""
+    runs: dict[int, list[Delta]] = {}
+    for delta in deltas:
+        runs.setdefault(delta.part_index, []).append(delta)
+    return Message(Role.ASSISTANT, tuple(_part(run) for _index, run in sorted(runs.items())))
+
+
+def _part(run: Sequence[Delta]) -> Part:
+    text = "".join(delta.text for delta in run)
+    opaque = next((delta.opaque_state for delta in reversed(run) if delta.opaque_state), b"")
+    match run[0].kind:
+        case DeltaKind.TEXT:
+            return Text(text, opaque)
+        case DeltaKind.REASONING:
+            return Reasoning(text, opaque)
+        case DeltaKind.REFUSAL:
+            return Refusal(text, opaque)
+        case DeltaKind.TOOL_CALL:
+            return ToolCall(run[0].tool_call_id, run[0].tool_name, text, opaque)

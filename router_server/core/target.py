@@ -1,0 +1,134 @@
+"""Upstreams, targets and routes as they live in a running router: settings, state, and nothing else.
+
+Refuses to decide anything: `plan` does, from the views that are taken here.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from router_server.core.breaker import Breaker, BreakerSettings, BreakerState
+from router_server.core.cooldown import Cooldown
+from router_server.core.deadline import Timeouts
+from router_server.core.errors import Outcome
+from router_server.core.limiter import Gate, Limiter
+from router_server.core.plan import Candidate, Strategy, ordered
+from router_server.core.provider import Capability, Provider
+from router_server.core.types import StreamRecovery, Usage
+
+
+@dataclass(frozen=True, slots=True)
+class HealthCheck:
+    """How often a provider is asked whether it is well, and how long it may take to answer; seconds."""
+
+    interval: float = 60.0
+    timeout: float = 5.0
+
+
+@dataclass(eq=False, slots=True)
+class Upstream:
+    """A provider in service. ``healthy`` is the last word of the active check; None: nothing known."""
+
+    name: str
+    kind: str
+    provider: Provider = field(repr=False)
+    limiter: Limiter = field(repr=False)
+    retries: int = 1
+    trace_context: bool = True
+    required: bool = False
+    check: HealthCheck | None = field(default_factory=HealthCheck)
+    healthy: bool | None = None
+
+
+def no_price(_usage: Usage) -> int | None:
+    """Return None: the price is not known."""
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class TargetSettings:
+    """What the configuration says of one target.
+
+    ``cost`` returns the nano-USD of a usage, or None where the price is unknown.
+    """
+
+    name: str
+    model: str
+    capabilities: frozenset[Capability]
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    breaker: BreakerSettings = field(default_factory=BreakerSettings)
+    max_concurrency: int | None = None
+    context_window: int | None = None
+    max_output_tokens: int | None = None
+    temperature: float | None = None
+    embedding_space: str = ""
+    cost: Callable[[Usage], int | None] = no_price
+
+
+def _jitter() -> float:
+    return random.uniform(0.9, 1.1)  # noqa: S311 - spreads probes, guards nothing
+
+
+class Target:
+    """A provider's model with its breaker, its rest and its gate: the unit of failover."""
+
+    __slots__ = ("breaker", "cooldown", "gate", "settings", "upstream")
+
+    def __init__(
+        self,
+        settings: TargetSettings,
+        upstream: Upstream,
+        clock: Callable[[], float],
+        *,
+        jitter: Callable[[], float] = _jitter,
+        on_change: Callable[[Target, BreakerState, BreakerState], None] = lambda _t, _before, _after: None,
+    ) -> None:
+        self.settings = settings
+        self.upstream = upstream
+        self.gate = Gate(settings.max_concurrency)
+        self.cooldown = Cooldown(clock)
+        self.breaker = Breaker(settings.breaker, clock, jitter, lambda b, a: on_change(self, b, a))
+
+    @property
+    def name(self) -> str:
+        """The target's name."""
+        return self.settings.name
+
+    @property
+    def serving(self) -> bool:
+        """Tell whether calls go there by choice."""
+        return self._blocked is None
+
+    @property
+    def _blocked(self) -> Outcome | None:
+        if self.cooldown.benched is not None:
+            return self.cooldown.benched
+        if not self.breaker.admits or self.upstream.healthy is False:
+            return Outcome.CIRCUIT_OPEN
+        return None
+
+    def candidate(self, dimensions: int | None) -> Candidate:
+        """Return the target as a plan sees it now; ``dimensions`` are those an embed call asks for."""
+        settings = self.settings
+        return Candidate(
+            target=settings.name,
+            capabilities=settings.capabilities,
+            context_window=settings.context_window,
+            space=settings.embedding_space or f"{settings.model}/{dimensions or 'default'}",
+            cooling=self.cooldown.remaining,
+            blocked=self._blocked,
+            ready_in=self.breaker.ready_in,
+            retries=self.upstream.retries,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A public name and the targets behind it, in order."""
+
+    name: str
+    targets: tuple[Target, ...]
+    strategy: Strategy = ordered
+    stream_recovery: StreamRecovery = StreamRecovery.NONE
