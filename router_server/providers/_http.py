@@ -7,6 +7,7 @@ at once. Refuses to know any API, and any timer but the one for connecting: the 
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Callable, Mapping
 from functools import lru_cache
@@ -32,6 +33,9 @@ MAX_BODY_BYTES: Final = 64 * 1024 * 1024
 
 MAX_ERROR_BYTES: Final = 64 * 1024
 """As much of an error body as is read: what an error means stands at its beginning."""
+
+_LARGE_BYTES: Final = 1024 * 1024
+"""From here on aiohttp warns of bodies that are written in one go."""
 
 
 class HttpClient:
@@ -139,7 +143,7 @@ class HttpClient:
             response = await self._session.request(
                 method,
                 url,
-                data=body,
+                data=_payload(body),
                 headers=headers,
                 allow_redirects=False,
                 timeout=_timeout(connect_timeout),
@@ -161,6 +165,11 @@ class HttpClient:
         if wait is None:
             wait = read_retry_after(exchange.headers, self._retry_after_cap, self._clock)
         return status_failure(exchange.status, verdict, retry_after=wait)
+
+
+def _payload(body: bytes | None) -> bytes | io.BytesIO | None:
+    # aiohttp writes bytes in one go, and a file by pieces, with turns for others between them.
+    return body if body is None or len(body) <= _LARGE_BYTES else io.BytesIO(body)
 
 
 def _connector(endpoint: Endpoint, max_connections: int) -> aiohttp.BaseConnector:
