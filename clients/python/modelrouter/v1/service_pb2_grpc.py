@@ -29,6 +29,15 @@ if _version_not_supported:
 
 class ModelRouterServiceStub:
     """Routes chat and embedding calls to the first target of a route that can answer.
+
+    Every failure carries a google.rpc.Status in grpc-status-details-bin with an ErrorInfo of the
+    domain `modelrouter`: programs decide by its reason, people read the message. Where waiting
+    helps, a RetryInfo says how long. A caller's deadline bounds queueing, every try and the answer
+    together; without one the server's own applies (120 s, streams 600 s, both configurable).
+
+    Metadata in: traceparent and tracestate carry on the caller's trace, x-request-id names the call.
+    Metadata out: x-request-id and x-trace-id first; x-router-target, and x-fallback-model where it
+    was not the first choice, last.
     """
 
     def __init__(self, channel):
@@ -61,17 +70,30 @@ class ModelRouterServiceStub:
 
 class ModelRouterServiceServicer:
     """Routes chat and embedding calls to the first target of a route that can answer.
+
+    Every failure carries a google.rpc.Status in grpc-status-details-bin with an ErrorInfo of the
+    domain `modelrouter`: programs decide by its reason, people read the message. Where waiting
+    helps, a RetryInfo says how long. A caller's deadline bounds queueing, every try and the answer
+    together; without one the server's own applies (120 s, streams 600 s, both configurable).
+
+    Metadata in: traceparent and tracestate carry on the caller's trace, x-request-id names the call.
+    Metadata out: x-request-id and x-trace-id first; x-router-target, and x-fallback-model where it
+    was not the first choice, last.
     """
 
     def Chat(self, request, context):
-        """One complete answer.
+        """One complete answer. When every target has failed: UNAVAILABLE with reason
+        ALL_TARGETS_FAILED and the attempts.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def StreamChat(self, request, context):
-        """The same request, answered as a stream of events.
+        """The same request, answered as a stream of events:
+        started (delta | heartbeat | reset)* finished, then OK. Nothing is sent before the first
+        delta, so a failure until then is as in Chat. A failure later is ABORTED with reason
+        STREAM_INTERRUPTED. A stream that ends without `finished` was cut off.
         buf:lint:ignore RPC_REQUEST_STANDARD_NAME
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -79,7 +101,8 @@ class ModelRouterServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Embed(self, request, context):
-        """One vector per input, in input order.
+        """One vector per input, in input order, all of them or an error. An answer that is larger
+        than a message may be is refused before any upstream is asked.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -125,6 +148,15 @@ def add_ModelRouterServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class ModelRouterService:
     """Routes chat and embedding calls to the first target of a route that can answer.
+
+    Every failure carries a google.rpc.Status in grpc-status-details-bin with an ErrorInfo of the
+    domain `modelrouter`: programs decide by its reason, people read the message. Where waiting
+    helps, a RetryInfo says how long. A caller's deadline bounds queueing, every try and the answer
+    together; without one the server's own applies (120 s, streams 600 s, both configurable).
+
+    Metadata in: traceparent and tracestate carry on the caller's trace, x-request-id names the call.
+    Metadata out: x-request-id and x-trace-id first; x-router-target, and x-fallback-model where it
+    was not the first choice, last.
     """
 
     @staticmethod

@@ -29,41 +29,85 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ModelRouterServiceStub:
-    """Routes chat and embedding calls to the first target of a route that can answer."""
+    """Routes chat and embedding calls to the first target of a route that can answer.
+
+    Every failure carries a google.rpc.Status in grpc-status-details-bin with an ErrorInfo of the
+    domain `modelrouter`: programs decide by its reason, people read the message. Where waiting
+    helps, a RetryInfo says how long. A caller's deadline bounds queueing, every try and the answer
+    together; without one the server's own applies (120 s, streams 600 s, both configurable).
+
+    Metadata in: traceparent and tracestate carry on the caller's trace, x-request-id names the call.
+    Metadata out: x-request-id and x-trace-id first; x-router-target, and x-fallback-model where it
+    was not the first choice, last.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> ModelRouterServiceAsyncStub: ...
     Chat: _grpc.UnaryUnaryMultiCallable[_chat_pb2.ChatRequest, _chat_pb2.ChatResponse]
-    """One complete answer."""
+    """One complete answer. When every target has failed: UNAVAILABLE with reason
+    ALL_TARGETS_FAILED and the attempts.
+    """
     StreamChat: _grpc.UnaryStreamMultiCallable[_chat_pb2.ChatRequest, _chat_pb2.StreamChatResponse]
-    """The same request, answered as a stream of events.
+    """The same request, answered as a stream of events:
+    started (delta | heartbeat | reset)* finished, then OK. Nothing is sent before the first
+    delta, so a failure until then is as in Chat. A failure later is ABORTED with reason
+    STREAM_INTERRUPTED. A stream that ends without `finished` was cut off.
     buf:lint:ignore RPC_REQUEST_STANDARD_NAME
     """
     Embed: _grpc.UnaryUnaryMultiCallable[_embed_pb2.EmbedRequest, _embed_pb2.EmbedResponse]
-    """One vector per input, in input order."""
+    """One vector per input, in input order, all of them or an error. An answer that is larger
+    than a message may be is refused before any upstream is asked.
+    """
     ListModels: _grpc.UnaryUnaryMultiCallable[_models_pb2.ListModelsRequest, _models_pb2.ListModelsResponse]
     """The routes this caller may name in `model`."""
 
 @_typing.type_check_only
 class ModelRouterServiceAsyncStub(ModelRouterServiceStub):
-    """Routes chat and embedding calls to the first target of a route that can answer."""
+    """Routes chat and embedding calls to the first target of a route that can answer.
+
+    Every failure carries a google.rpc.Status in grpc-status-details-bin with an ErrorInfo of the
+    domain `modelrouter`: programs decide by its reason, people read the message. Where waiting
+    helps, a RetryInfo says how long. A caller's deadline bounds queueing, every try and the answer
+    together; without one the server's own applies (120 s, streams 600 s, both configurable).
+
+    Metadata in: traceparent and tracestate carry on the caller's trace, x-request-id names the call.
+    Metadata out: x-request-id and x-trace-id first; x-router-target, and x-fallback-model where it
+    was not the first choice, last.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Chat: _aio.UnaryUnaryMultiCallable[_chat_pb2.ChatRequest, _chat_pb2.ChatResponse]  # type: ignore[assignment]
-    """One complete answer."""
+    """One complete answer. When every target has failed: UNAVAILABLE with reason
+    ALL_TARGETS_FAILED and the attempts.
+    """
     StreamChat: _aio.UnaryStreamMultiCallable[_chat_pb2.ChatRequest, _chat_pb2.StreamChatResponse]  # type: ignore[assignment]
-    """The same request, answered as a stream of events.
+    """The same request, answered as a stream of events:
+    started (delta | heartbeat | reset)* finished, then OK. Nothing is sent before the first
+    delta, so a failure until then is as in Chat. A failure later is ABORTED with reason
+    STREAM_INTERRUPTED. A stream that ends without `finished` was cut off.
     buf:lint:ignore RPC_REQUEST_STANDARD_NAME
     """
     Embed: _aio.UnaryUnaryMultiCallable[_embed_pb2.EmbedRequest, _embed_pb2.EmbedResponse]  # type: ignore[assignment]
-    """One vector per input, in input order."""
+    """One vector per input, in input order, all of them or an error. An answer that is larger
+    than a message may be is refused before any upstream is asked.
+    """
     ListModels: _aio.UnaryUnaryMultiCallable[_models_pb2.ListModelsRequest, _models_pb2.ListModelsResponse]  # type: ignore[assignment]
     """The routes this caller may name in `model`."""
 
 class ModelRouterServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Routes chat and embedding calls to the first target of a route that can answer."""
+    """Routes chat and embedding calls to the first target of a route that can answer.
+
+    Every failure carries a google.rpc.Status in grpc-status-details-bin with an ErrorInfo of the
+    domain `modelrouter`: programs decide by its reason, people read the message. Where waiting
+    helps, a RetryInfo says how long. A caller's deadline bounds queueing, every try and the answer
+    together; without one the server's own applies (120 s, streams 600 s, both configurable).
+
+    Metadata in: traceparent and tracestate carry on the caller's trace, x-request-id names the call.
+    Metadata out: x-request-id and x-trace-id first; x-router-target, and x-fallback-model where it
+    was not the first choice, last.
+    """
 
     @_abc_1.abstractmethod
     def Chat(
@@ -71,7 +115,9 @@ class ModelRouterServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _chat_pb2.ChatRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_chat_pb2.ChatResponse, _abc.Awaitable[_chat_pb2.ChatResponse]]:
-        """One complete answer."""
+        """One complete answer. When every target has failed: UNAVAILABLE with reason
+        ALL_TARGETS_FAILED and the attempts.
+        """
 
     @_abc_1.abstractmethod
     def StreamChat(
@@ -79,7 +125,10 @@ class ModelRouterServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _chat_pb2.ChatRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_chat_pb2.StreamChatResponse], _abc.AsyncIterator[_chat_pb2.StreamChatResponse]]:
-        """The same request, answered as a stream of events.
+        """The same request, answered as a stream of events:
+        started (delta | heartbeat | reset)* finished, then OK. Nothing is sent before the first
+        delta, so a failure until then is as in Chat. A failure later is ABORTED with reason
+        STREAM_INTERRUPTED. A stream that ends without `finished` was cut off.
         buf:lint:ignore RPC_REQUEST_STANDARD_NAME
         """
 
@@ -89,7 +138,9 @@ class ModelRouterServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _embed_pb2.EmbedRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_embed_pb2.EmbedResponse, _abc.Awaitable[_embed_pb2.EmbedResponse]]:
-        """One vector per input, in input order."""
+        """One vector per input, in input order, all of them or an error. An answer that is larger
+        than a message may be is refused before any upstream is asked.
+        """
 
     @_abc_1.abstractmethod
     def ListModels(
