@@ -117,8 +117,8 @@ def connection(target: str | None, options: ConnectOptions) -> Connection:
     if api_key := options.get("api_key"):
         if not (tls or _is_local(target) or options.get("insecure_api_key", False)):
             raise ValueError(
-                f"the API key would travel unencrypted to {target}; use tls=True, or insecure_api_key=True "
-                "where the network between is trusted"
+                f"the API key would travel unencrypted to {target}; use TLS, or allow it with "
+                "insecure_api_key where the network between is trusted"
             )
         metadata[API_KEY_HEADER] = api_key
     return Connection(

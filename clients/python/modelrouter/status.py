@@ -81,7 +81,9 @@ def _kind(code: grpc.StatusCode, reason: str, *, begun: bool) -> type[ModelRoute
 
 def _message(kind: type[ModelRouterError], details: str, target: str) -> str:
     if kind is ServerUnreachable:
-        return f"no model router can be reached at {target}: {details}"
+        # What gRPC says before its last error is the same for every cause.
+        cause = details.rpartition("last error: ")[2].removeprefix("UNKNOWN: ")
+        return f"no model router can be reached at {target}: {cause}"
     return details
 
 
