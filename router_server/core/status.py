@@ -1,0 +1,31 @@
+"""What a target looks like from outside at one moment: for gauges, admin and health.
+
+Plain values, filled by whoever owns the targets. Refuses to know who reads them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class TargetSnapshot:
+    """One target at one moment.
+
+    Attributes:
+        target: its name in the configuration.
+        provider: the name of its provider.
+        inflight: attempts that hold a permit.
+        queued: attempts that wait for one.
+        breaker: ``closed``, ``half_open`` or ``open``.
+        cooling: seconds for which it is still left alone after a rate limit; 0 where it is not.
+        healthy: what the last active check said; None where none has answered.
+    """
+
+    target: str
+    provider: str
+    inflight: int = 0
+    queued: int = 0
+    breaker: str = "closed"
+    cooling: float = 0.0
+    healthy: bool | None = None
