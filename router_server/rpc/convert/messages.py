@@ -1,0 +1,182 @@
+"""The conversation of a chat request: turns, their parts, and that every tool result answers a call."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+
+from modelrouter.v1 import chat_pb2 as pb
+from router_server.core.types import (
+    Blob,
+    FileRef,
+    MediaDetail,
+    Message,
+    Part,
+    Reasoning,
+    Refusal,
+    Role,
+    Text,
+    ToolCall,
+    ToolResult,
+)
+from router_server.rpc.convert.fields import Fields, quote
+
+_ROLES: Mapping[int, Role] = {
+    pb.ROLE_SYSTEM: Role.SYSTEM,
+    pb.ROLE_DEVELOPER: Role.DEVELOPER,
+    pb.ROLE_USER: Role.USER,
+    pb.ROLE_ASSISTANT: Role.ASSISTANT,
+    pb.ROLE_TOOL: Role.TOOL,
+}
+_DETAILS: Mapping[int, MediaDetail] = {
+    pb.MEDIA_DETAIL_LOW: MediaDetail.LOW,
+    pb.MEDIA_DETAIL_HIGH: MediaDetail.HIGH,
+}
+_MEDIA = ("text", "inline_data", "file")
+_PARTS: Mapping[Role, tuple[str, ...]] = {
+    Role.SYSTEM: ("text",),
+    Role.DEVELOPER: ("text",),
+    Role.USER: _MEDIA,
+    Role.ASSISTANT: (*_MEDIA, "tool_call", "reasoning", "refusal"),
+    Role.TOOL: ("tool_result",),
+}
+"""What each role may say."""
+
+_MIME = re.compile(r"[A-Za-z0-9!#$&^_.+-]{1,127}/[A-Za-z0-9!#$&^_.+-]{1,127}(?:\s*;\s*[^;\s]+)*")
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):.")
+_LONGEST_URI = 8_192
+_LONGEST_NAME = 128
+_LONGEST_MIME = 256
+_LONGEST_FILENAME = 512
+
+
+def read_messages(messages: Sequence[pb.Message], fields: Fields) -> tuple[Message, ...]:
+    """Return the conversation, oldest turn first."""
+    if not messages:
+        fields.wrong("messages", "add at least one message")
+        return ()
+    history = _History(fields)
+    return tuple(history.turn(f"messages[{index}]", turn) for index, turn in enumerate(messages))
+
+
+class _History:
+    """The turns read so far, and which tool calls among them still wait for their result."""
+
+    def __init__(self, fields: Fields) -> None:
+        self._fields = fields
+        self._calls: dict[str, str] = {}
+        self._answered: dict[str, str] = {}
+        self._readers: Mapping[str, Callable[[str, pb.ContentPart], Part]] = {
+            "text": lambda _, part: Text(part.text, part.opaque_state),
+            "inline_data": self._blob,
+            "file": self._file,
+            "tool_call": self._tool_call,
+            "tool_result": self._tool_result,
+            "reasoning": lambda _, part: Reasoning(part.reasoning.text, part.opaque_state),
+            "refusal": lambda _, part: Refusal(part.refusal, part.opaque_state),
+        }
+
+    def turn(self, field: str, message: pb.Message) -> Message:
+        role = self._fields.choice(f"{field}.role", message.role, _ROLES, pb.Role)
+        if message.role == pb.ROLE_UNSPECIFIED:
+            self._fields.wrong(f"{field}.role", "say who speaks: ROLE_USER, for example")
+        if not message.content:
+            self._fields.wrong(f"{field}.content", "add at least one part, a text for example")
+        self._fields.text(f"{field}.name", message.name, most=_LONGEST_NAME)
+        allowed = _PARTS[role] if role else tuple(self._readers)
+        parts = self._parts(
+            field, message.content, allowed, f"a {pb.Role.Name(message.role)} message" if role else ""
+        )
+        return Message(role or Role.USER, parts, message.name)
+
+    def _parts(
+        self, field: str, parts: Sequence[pb.ContentPart], allowed: tuple[str, ...], place: str
+    ) -> tuple[Part, ...]:
+        read = (
+            self._part(f"{field}.content[{index}]", part, allowed, place) for index, part in enumerate(parts)
+        )
+        return tuple(part for part in read if part is not None)
+
+    def _part(self, field: str, part: pb.ContentPart, allowed: tuple[str, ...], place: str) -> Part | None:
+        kind = part.WhichOneof("part")
+        if kind is None:
+            self._fields.wrong(field, f"set one of {', '.join(allowed)}; this server knows no other part")
+            return None
+        if kind not in allowed:
+            self._fields.wrong(f"{field}.{kind}", f"{place} takes {' or '.join(allowed)}, not {kind}")
+            return None
+        return self._readers[kind](f"{field}.{kind}", part)
+
+    def _blob(self, field: str, part: pb.ContentPart) -> Blob:
+        blob = part.inline_data
+        if not blob.data:
+            self._fields.wrong(f"{field}.data", "must not be empty")
+        self._mime(f"{field}.mime_type", blob.mime_type)
+        self._fields.text(f"{field}.filename", blob.filename, most=_LONGEST_FILENAME)
+        return Blob(
+            blob.mime_type, blob.data, blob.filename, self._detail(field, blob.detail), part.opaque_state
+        )
+
+    def _file(self, field: str, part: pb.ContentPart) -> FileRef:
+        file = part.file
+        if file.mime_type:
+            self._mime(f"{field}.mime_type", file.mime_type)
+        self._uri(f"{field}.uri", file.uri)
+        return FileRef(file.mime_type, file.uri, self._detail(field, file.detail), part.opaque_state)
+
+    def _tool_call(self, field: str, part: pb.ContentPart) -> ToolCall:
+        call = part.tool_call
+        self._fields.text(f"{field}.name", call.name, most=_LONGEST_NAME, required=True)
+        if not call.id:
+            self._fields.wrong(f"{field}.id", "must not be empty: the result of this call refers to it")
+        elif call.id in self._calls:
+            self._fields.wrong(
+                f"{field}.id", f"{quote(call.id)} is already the id of {self._calls[call.id]}; ids are unique"
+            )
+        else:
+            self._calls[call.id] = field
+        # A call without arguments is "" to some models and {} to others; upstreams take the latter.
+        arguments = call.arguments_json or "{}"
+        self._fields.json_object(f"{field}.arguments_json", arguments)
+        return ToolCall(call.id, call.name, arguments, part.opaque_state)
+
+    def _tool_result(self, field: str, part: pb.ContentPart) -> ToolResult:
+        result = part.tool_result
+        self._answer(f"{field}.tool_call_id", result.tool_call_id)
+        content = self._parts(field, result.content, _MEDIA, "a tool_result")
+        return ToolResult(result.tool_call_id, content, result.is_error, part.opaque_state)
+
+    def _answer(self, field: str, call_id: str) -> None:
+        if not call_id:
+            self._fields.wrong(field, "name the id of the tool_call that this result answers")
+        elif call_id not in self._calls:
+            self._fields.wrong(
+                field,
+                f"no earlier message has a tool_call with the id {quote(call_id)}; "
+                "send the assistant's message with the call before its result",
+            )
+        elif call_id in self._answered:
+            self._fields.wrong(
+                field,
+                f"{quote(call_id)} is already answered at {self._answered[call_id]}; answer a call once",
+            )
+        else:
+            self._answered[call_id] = field
+
+    def _mime(self, field: str, mime_type: str) -> None:
+        if len(mime_type) > _LONGEST_MIME or not _MIME.fullmatch(mime_type):
+            self._fields.wrong(field, f"{quote(mime_type)} is not a MIME type; write one such as image/png")
+
+    def _uri(self, field: str, uri: str) -> None:
+        scheme = _SCHEME.match(uri)
+        if scheme is None:
+            self._fields.wrong(field, f"{quote(uri)} is not an absolute URI; write one such as https://…")
+        elif scheme[1].lower() in ("file", "data"):
+            self._fields.wrong(
+                field,
+                f"{scheme[1].lower()}: URIs are refused; send the bytes as inline_data",
+            )
+        self._fields.text(field, uri, most=_LONGEST_URI)
+
+    def _detail(self, field: str, detail: int) -> MediaDetail | None:
+        return self._fields.choice(f"{field}.detail", detail, _DETAILS, pb.MediaDetail)
