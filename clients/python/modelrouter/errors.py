@@ -24,7 +24,10 @@ class Violation:
 
 @dataclass(frozen=True, slots=True)
 class FailedAttempt:
-    """One target that the router tried; ``outcome`` and ``reason`` are short words of the router's own."""
+    """One target that the router tried; ``outcome`` and ``reason`` are short words of the router's own.
+
+    Each is empty where the router did not know it.
+    """
 
     target: str
     provider: str
@@ -32,8 +35,8 @@ class FailedAttempt:
     reason: str = ""
 
     def __str__(self) -> str:
-        why = f"{self.outcome}, {self.reason}" if self.reason else self.outcome
-        return f"{self.target} ({why})"
+        why = ", ".join(word for word in (self.outcome, self.reason) if word)
+        return f"{self.target} ({why})" if why else self.target
 
 
 class ModelRouterError(Exception):

@@ -25,6 +25,7 @@ from modelrouter.errors import (
 DOMAIN: Final = "modelrouter"
 _DETAILS_KEY: Final = "grpc-status-details-bin"
 _REQUEST_ID_KEY: Final = "x-request-id"
+_ATTEMPT_WORDS: Final = 4
 
 _Detail = TypeVar("_Detail", bound=Message)
 
@@ -136,10 +137,8 @@ def _request_id(status: status_pb2.Status, trailers: dict[str, Any]) -> str:
 
 
 def _attempts(metadata: dict[str, str]) -> Iterator[FailedAttempt]:
-    """Read ``attempt.1`` = ``target provider outcome [reason]``, and so on without a gap."""
+    """Read ``attempt.1`` = ``target provider outcome reason``, a dash for what is not known, and so on."""
     number = 1
-    while words := metadata.get(f"attempt.{number}", "").split(maxsplit=3):
-        if len(words) < 3:  # noqa: PLR2004 - target, provider and outcome are always there
-            return
-        yield FailedAttempt(*words)
+    while len(words := metadata.get(f"attempt.{number}", "").split()) == _ATTEMPT_WORDS:
+        yield FailedAttempt(*("" if word == "-" else word for word in words))
         number += 1
