@@ -116,7 +116,8 @@ class Limiter:
         """Let in everyone who fits, in order."""
         now = self._clock()
         while self.inflight < self.max_concurrency:
-            waiting = [w for w in self._waiters if w.gate.open]
+            # A cancelled waiter is still in the queue until its task runs.
+            waiting = [w for w in self._waiters if w.gate.open and not w.admitted.done()]
             if not waiting:
                 return
             first = min(waiting, key=lambda w: w.rank(now, self.limits.max_wait_boost))
