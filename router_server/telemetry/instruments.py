@@ -1,0 +1,240 @@
+"""Every metric that leaves this process: its name, unit, labels and buckets.
+
+The names come from where `semconv` says; those that begin with ``modelrouter.`` are the router's own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Final
+
+from router_server.telemetry.semconv import (
+    ERROR_TYPE,
+    GEN_AI_OPERATION_NAME,
+    GEN_AI_PROVIDER_NAME,
+    GEN_AI_REQUEST_MODEL,
+    GEN_AI_TOKEN_MODALITY,
+    LABEL_DIRECTION,
+    LABEL_FROM,
+    LABEL_OPERATION,
+    LABEL_OUTCOME,
+    LABEL_PROVIDER,
+    LABEL_REASON,
+    LABEL_ROUTE,
+    LABEL_TARGET,
+    LABEL_TO,
+    RPC_METHOD,
+    RPC_RESPONSE_STATUS_CODE,
+    RPC_SYSTEM_NAME,
+    SERVER_ADDRESS,
+    SERVER_PORT,
+)
+
+
+class Instrument(Enum):
+    """What kind of series a metric is."""
+
+    COUNTER = auto()
+    HISTOGRAM = auto()
+    GAUGE = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One metric: what it is called, what it counts, what tells its series apart.
+
+    ``labels`` are those it may have; ``buckets`` are upper bounds, for histograms.
+    """
+
+    name: str
+    instrument: Instrument
+    unit: str
+    description: str
+    labels: tuple[str, ...]
+    buckets: tuple[float, ...] = ()
+
+
+SECONDS: Final = tuple(0.01 * 2**step for step in range(17))
+"""10 ms to 655 s: the boundaries the GenAI conventions ask for, and three more, since a stream may run
+for 600 s where the convention ends at 82."""
+
+TOKEN_SECONDS: Final = (0.001, 0.0025, 0.005, *SECONDS[:11])
+"""1 ms to 10 s: those of the conventions begin at 10 ms, where a fast local model is already done."""
+
+QUEUE_SECONDS: Final = (0.001, 0.005, *SECONDS[:11])
+"""1 ms to 10 s: a queue gives up after ``queue_timeout``, 5 s unless configured."""
+
+TOKENS: Final = tuple(4.0**step for step in range(14))
+"""1 to 67 million, as the GenAI conventions ask for."""
+
+_CALL_TO_UPSTREAM: Final = (
+    GEN_AI_OPERATION_NAME,
+    GEN_AI_PROVIDER_NAME,
+    GEN_AI_REQUEST_MODEL,
+    SERVER_ADDRESS,
+    SERVER_PORT,
+)
+_WITH_ERROR: Final = (*_CALL_TO_UPSTREAM, ERROR_TYPE)
+_WITH_MODALITY: Final = (*_CALL_TO_UPSTREAM, GEN_AI_TOKEN_MODALITY)
+
+_H, _C, _G = Instrument.HISTOGRAM, Instrument.COUNTER, Instrument.GAUGE
+_PER_TARGET: Final = (LABEL_TARGET, LABEL_PROVIDER)
+
+RPC_DURATION: Final = Metric(
+    "rpc.server.call.duration",
+    _H,
+    "s",
+    "How long the router's own RPCs took, streams until their end",
+    (RPC_SYSTEM_NAME, RPC_METHOD, RPC_RESPONSE_STATUS_CODE, ERROR_TYPE),
+    SECONDS,
+)
+INFERENCE_DURATION: Final = Metric(
+    "gen_ai.client.inference.duration", _H, "s", "How long each attempt took", _WITH_ERROR, SECONDS
+)
+TIME_TO_FIRST_CHUNK: Final = Metric(
+    "gen_ai.client.inference.time_to_first_chunk",
+    _H,
+    "s",
+    "From the permit to the first event of a streamed answer",
+    _CALL_TO_UPSTREAM,
+    SECONDS,
+)
+TIME_PER_OUTPUT_CHUNK: Final = Metric(
+    "gen_ai.client.inference.time_per_output_chunk",
+    _H,
+    "s",
+    "Mean time between the tokens of a streamed answer, one value per attempt",
+    _CALL_TO_UPSTREAM,
+    TOKEN_SECONDS,
+)
+USAGE_INPUT: Final = Metric(
+    "gen_ai.client.inference.usage.input_tokens",
+    _C,
+    "{token}",
+    "Input tokens used, cached ones included",
+    _WITH_MODALITY,
+)
+USAGE_OUTPUT: Final = Metric(
+    "gen_ai.client.inference.usage.output_tokens",
+    _C,
+    "{token}",
+    "Output tokens used, reasoning included",
+    _WITH_MODALITY,
+)
+USAGE_CACHE_READ: Final = Metric(
+    "gen_ai.client.inference.usage.cache_read.input_tokens",
+    _C,
+    "{token}",
+    "Input tokens that the provider's cache served",
+    _WITH_MODALITY,
+)
+USAGE_CACHE_WRITE: Final = Metric(
+    "gen_ai.client.inference.usage.cache_write.input_tokens",
+    _C,
+    "{token}",
+    "Input tokens written to the provider's cache",
+    _WITH_MODALITY,
+)
+USAGE_REASONING: Final = Metric(
+    "gen_ai.client.inference.usage.reasoning.output_tokens",
+    _C,
+    "{token}",
+    "Output tokens spent on reasoning",
+    _WITH_MODALITY,
+)
+OPERATION_INPUT: Final = Metric(
+    "gen_ai.client.inference.operation.input_tokens",
+    _H,
+    "{token}",
+    "Input tokens of one attempt",
+    _CALL_TO_UPSTREAM,
+    TOKENS,
+)
+OPERATION_OUTPUT: Final = Metric(
+    "gen_ai.client.inference.operation.output_tokens",
+    _H,
+    "{token}",
+    "Output tokens of one attempt",
+    _CALL_TO_UPSTREAM,
+    TOKENS,
+)
+EMBEDDINGS_DURATION: Final = Metric(
+    "gen_ai.client.embeddings.duration",
+    _H,
+    "s",
+    "How long each attempt at embedding took",
+    _WITH_ERROR,
+    SECONDS,
+)
+EMBEDDINGS_INPUT: Final = Metric(
+    "gen_ai.client.embeddings.operation.input_tokens",
+    _H,
+    "{token}",
+    "Input tokens of one attempt at embedding",
+    _CALL_TO_UPSTREAM,
+    TOKENS,
+)
+CALL_DURATION: Final = Metric(
+    "modelrouter.call.duration",
+    _H,
+    "s",
+    "How long calls took, all attempts included",
+    (LABEL_ROUTE, LABEL_OPERATION, ERROR_TYPE),
+    SECONDS,
+)
+CALL_TIME_TO_FIRST_TOKEN: Final = Metric(
+    "modelrouter.call.time_to_first_token",
+    _H,
+    "s",
+    "From a call's arrival to its first delta, failed attempts included",
+    (LABEL_ROUTE,),
+    SECONDS,
+)
+ATTEMPTS_MADE: Final = Metric(
+    "modelrouter.attempts", _C, "{attempt}", "Attempts by outcome", (LABEL_TARGET, LABEL_OUTCOME)
+)
+FAILOVERS: Final = Metric(
+    "modelrouter.failovers",
+    _C,
+    "{failover}",
+    "Times a call went from one target to another",
+    (LABEL_ROUTE, LABEL_FROM, LABEL_TO, LABEL_REASON),
+)
+RATE_LIMITED: Final = Metric(
+    "modelrouter.rate_limited", _C, "{attempt}", "Attempts that an upstream rate-limited", (LABEL_TARGET,)
+)
+QUEUE_WAIT: Final = Metric(
+    "modelrouter.queue.wait", _H, "s", "How long attempts waited for a permit", (LABEL_TARGET,), QUEUE_SECONDS
+)
+TOKENS_USED: Final = Metric(
+    "modelrouter.tokens",
+    _C,
+    "{token}",
+    "Tokens used, by direction: input, output",
+    (LABEL_TARGET, LABEL_DIRECTION),
+)
+COST: Final = Metric("modelrouter.cost", _C, "{USD}", "What attempts cost, in US dollars", (LABEL_TARGET,))
+BREAKER_OPENS: Final = Metric(
+    "modelrouter.breaker.opens", _C, "{open}", "Times a target's breaker opened", _PER_TARGET
+)
+INFLIGHT: Final = Metric("modelrouter.inflight", _G, "{attempt}", "Attempts that hold a permit", _PER_TARGET)
+QUEUE_DEPTH: Final = Metric(
+    "modelrouter.queue.depth", _G, "{attempt}", "Attempts that wait for a permit", _PER_TARGET
+)
+BREAKER_STATE: Final = Metric(
+    "modelrouter.breaker.state", _G, "{state}", "0 closed, 1 half-open, 2 open", _PER_TARGET
+)
+TARGET_HEALTHY: Final = Metric(
+    "modelrouter.target.healthy",
+    _G,
+    "{bool}",
+    "1 where the last active check passed, 0 where it failed; absent where nothing is known",
+    _PER_TARGET,
+)
+TARGET_COOLING: Final = Metric(
+    "modelrouter.target.cooling", _G, "s", "How long a rate-limited target is still left alone", _PER_TARGET
+)
+
+METRICS: Final[tuple[Metric, ...]] = tuple(one for one in list(globals().values()) if isinstance(one, Metric))
+"""Every metric there is, in the order of this file."""
