@@ -1,0 +1,97 @@
+"""How answers and refusals leave: what is sent, in which order, and how long it may take.
+
+Nothing is sent before the first message, no metadata either: until then a failure is a trailers-only
+response, which gRPC clients may retry by themselves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any, Final, NoReturn
+
+from grpc import aio
+
+from router_server.core.errors import Reason, RouterError
+from router_server.rpc.current import Rpc
+from router_server.rpc.metadata import answered_by, identity
+from router_server.rpc.status import status_of
+
+_REFUSAL_TIME: Final = 1.0
+"""Seconds for a status to leave.
+
+Where a caller reads nothing, a status waits behind the messages that it did not take, and so would we.
+After this the status stays queued in the transport, where the caller finds it if it ever reads on.
+"""
+
+Context = aio.ServicerContext[Any, Any]
+
+
+class Delivery:
+    """Sends answers.
+
+    Args:
+        write_timeout: seconds that a caller may take to accept one message of a stream.
+    """
+
+    def __init__(self, write_timeout: float) -> None:
+        self._write_timeout = write_timeout
+
+    async def announce(self, rpc: Rpc, context: Context) -> None:
+        """Send the metadata that goes ahead of a unary answer, and set what follows it."""
+        await _send_identity(rpc, context)
+        context.set_trailing_metadata(answered_by(rpc.trail))
+
+    async def send_all(self, rpc: Rpc, context: Context, responses: AsyncGenerator[Any, None]) -> None:
+        """Send a stream to its end; whatever happens, ``responses`` is closed before this returns.
+
+        Raises:
+            RouterError: what the stream raised, or STREAM_INTERRUPTED where the caller does not read.
+            CancelledError: the caller is gone.
+        """
+        async with aclosing(responses):
+            announced = False
+            async for response in responses:
+                if not announced:
+                    await _send_identity(rpc, context)
+                    announced = True
+                await self._write(context, response)
+        context.set_trailing_metadata(answered_by(rpc.trail))
+
+    async def refuse(self, rpc: Rpc, context: Context, error: RouterError) -> NoReturn:
+        """End the RPC with the status of ``error``.
+
+        Raises:
+            AbortError: always, which is how grpc.aio ends an RPC.
+            CancelledError: the caller is gone, or does not read.
+        """
+        status = status_of(error, request_id=rpc.request_id, remaining=context.time_remaining())
+        trailers = (*status.trailing_metadata, *identity(rpc), *answered_by(rpc.trail))
+        try:
+            async with asyncio.timeout(_REFUSAL_TIME):
+                await context.abort(status.code, status.message, trailers)
+        except aio.AbortError:
+            raise
+        except (TimeoutError, aio.BaseError):
+            raise asyncio.CancelledError from None
+
+    async def _write(self, context: Context, response: Any) -> None:
+        try:
+            async with asyncio.timeout(self._write_timeout):
+                await context.write(response)
+        except TimeoutError:
+            raise RouterError(
+                Reason.STREAM_INTERRUPTED,
+                f"the caller took no message for {self._write_timeout:g} s; read the stream as it arrives",
+            ) from None
+        except aio.InternalError:
+            # The transport refuses the message: its caller is gone, and the news is about to arrive here.
+            raise asyncio.CancelledError from None
+
+
+async def _send_identity(rpc: Rpc, context: Context) -> None:
+    try:
+        await context.send_initial_metadata(identity(rpc))
+    except aio.InternalError:
+        raise asyncio.CancelledError from None

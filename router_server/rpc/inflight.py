@@ -1,0 +1,85 @@
+"""The RPCs that are being answered: how many, until when, and how to end them all.
+
+grpc.aio's ``stop`` does not wait for RPCs that were aborted, so whoever closes upstreams behind it waits
+here. An RPC is in flight until its status has left, not only until its answer was made.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from router_server.core.errors import Reason, RouterError
+from router_server.rpc.current import Rpc
+
+
+class InFlight:
+    """The set of running RPCs of one process."""
+
+    def __init__(self) -> None:
+        self._running: set[asyncio.Timeout] = set()
+        self._tasks: set[asyncio.Task[object]] = set()
+        self._empty = asyncio.Event()
+        self._empty.set()
+        self._interrupted = False
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def count_current_task(self) -> None:
+        """Count the current task as one RPC until it is done; called before its request is read."""
+        task = asyncio.current_task()
+        assert task is not None, "an RPC is answered in a task"  # noqa: S101 - narrows the type
+        self._tasks.add(task)
+        self._empty.clear()
+        task.add_done_callback(self._done)
+
+    @asynccontextmanager
+    async def answering(self, rpc: Rpc) -> AsyncIterator[None]:
+        """Let `interrupt_all` end what runs inside.
+
+        Raises:
+            RouterError: STREAM_INTERRUPTED, if it was ended so, or came too late.
+        """
+        if self._interrupted:
+            raise _interruption(rpc)
+        # A timeout without a time: rescheduled, it cancels what runs inside, and no one takes that for a
+        # cancellation by the caller.
+        scope = asyncio.timeout(None)
+        try:
+            async with scope:
+                self._running.add(scope)
+                try:
+                    yield
+                finally:
+                    self._running.discard(scope)
+        except TimeoutError:
+            if not scope.expired():
+                raise
+            raise _interruption(rpc) from None
+
+    def interrupt_all(self) -> int:
+        """End every RPC with STREAM_INTERRUPTED, from now on; return how many there were."""
+        self._interrupted = True
+        now = asyncio.get_running_loop().time()
+        for scope in self._running:
+            scope.reschedule(now)
+        return len(self._running)
+
+    async def wait_until_empty(self) -> None:
+        """Return once no RPC is in flight."""
+        await self._empty.wait()
+
+    def _done(self, task: asyncio.Task[object]) -> None:
+        self._tasks.discard(task)
+        if not self._tasks:
+            self._empty.set()
+
+
+def _interruption(rpc: Rpc) -> RouterError:
+    return RouterError(
+        Reason.STREAM_INTERRUPTED,
+        "the server is shutting down, and this call did not end within the time it gives; send it again",
+        usage=rpc.call.usage if rpc.call else None,
+    )

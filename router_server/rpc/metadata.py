@@ -1,0 +1,61 @@
+"""Which metadata the router reads from a call, and which it sends: names, limits, and safe values.
+
+Values are attacker's text: what does not fit is replaced or percent-encoded, never refused.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from urllib.parse import quote
+from uuid import uuid4
+
+from router_server.core.results import Trail
+from router_server.rpc.current import Rpc
+
+Metadata = tuple[tuple[str, str], ...]
+
+REQUEST_ID = "x-request-id"
+_READ = frozenset({"traceparent", "tracestate", REQUEST_ID})
+"""What observers are shown; credentials are not among it."""
+
+_LONGEST_READ = 512
+"""Characters: what the W3C asks implementations to carry of a tracestate."""
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
+_PRINTABLE = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
+
+
+def readable(metadata: Iterable[tuple[str, str | bytes]] | None) -> Mapping[str, str]:
+    """Return the keys that the router reads; a repeated one is joined by commas, as HTTP says."""
+    found: dict[str, str] = {}
+    for key, value in metadata or ():
+        if key not in _READ or not isinstance(value, str):
+            continue
+        found[key] = f"{found[key]},{value}" if key in found else value
+    return {key: value for key, value in found.items() if len(value) <= _LONGEST_READ}
+
+
+def new_rpc(metadata: Mapping[str, str]) -> Rpc:
+    """Return a new RPC: under the caller's request id if that is a sane one, else under the call's."""
+    call_id = uuid4().hex
+    asked = metadata.get(REQUEST_ID, "")
+    return Rpc(request_id=asked if _REQUEST_ID.fullmatch(asked) else call_id, call_id=call_id)
+
+
+def identity(rpc: Rpc) -> Metadata:
+    """Return what names this RPC: it goes out with the first message, or with the error."""
+    named = ((REQUEST_ID, rpc.request_id),)
+    return (*named, ("x-trace-id", rpc.trace_id)) if rpc.trace_id else named
+
+
+def answered_by(trail: Trail | None) -> Metadata:
+    """Return the trailers that tell who answered."""
+    if trail is None or not trail.target:
+        return ()
+    target = (("x-router-target", _ascii(trail.target)),)
+    return (*target, ("x-fallback-model", _ascii(trail.upstream_model))) if trail.fallback else target
+
+
+def _ascii(value: str) -> str:
+    """Escape what metadata may not hold: gRPC takes printable ASCII, a configuration may name anything."""
+    return quote(value, safe=_PRINTABLE)

@@ -1,0 +1,121 @@
+"""The gRPC servers: assembly, start, drain, stop.
+
+Refuses to know signals, configuration files and what a call means.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from grpc import aio
+from grpc_health.v1 import health_pb2_grpc
+
+from modelrouter.v1.service_pb2_grpc import add_ModelRouterServiceServicer_to_server
+from router_server.core.observer import RpcObserver
+from router_server.core.service import CallRouter
+from router_server.rpc.binding import bind, server_credentials
+from router_server.rpc.delivery import Delivery
+from router_server.rpc.health import HealthBoard, HealthService
+from router_server.rpc.inflight import InFlight
+from router_server.rpc.interceptors import Guard
+from router_server.rpc.reflection import add_reflection
+from router_server.rpc.service import ModelRouterService
+from router_server.rpc.settings import ServerSettings, channel_options, health_options
+
+_LAST_WORDS = 2.0
+"""Seconds before the grace ends, in which what still runs is told so instead of being cut."""
+
+
+class RpcServer:
+    """The router's service on its port, and health on its own.
+
+    Made and used inside one running event loop. `start` once, then `drain` or `stop` once.
+
+    Args:
+        settings: addresses, limits, TLS.
+        router: answers the calls.
+        health: what both ports read out.
+        observer: sees every RPC.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        settings: ServerSettings,
+        router: CallRouter,
+        health: HealthBoard,
+        observer: RpcObserver,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._settings = settings
+        self._health = health
+        self._inflight = InFlight()
+        guard = Guard(observer, self._inflight, Delivery(settings.write_timeout), clock)
+        self._server = aio.server(interceptors=(guard,), options=channel_options(settings))
+        service = ModelRouterService(router, max_send_bytes=settings.max_send_bytes)
+        add_ModelRouterServiceServicer_to_server(service, self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(HealthService(health), self._server)
+        if settings.reflection:
+            add_reflection(self._server)
+        self._health_server: aio.Server | None = None
+        self.port = 0
+        """The bound port, once started; 0 for a socket file."""
+        self.health_port = 0
+
+    @property
+    def inflight(self) -> int:
+        """How many calls are being answered."""
+        return len(self._inflight)
+
+    async def start(self) -> None:
+        """Take the addresses and serve. Readiness is not touched: whoever knows sets it.
+
+        Raises:
+            BindError: an address cannot be had.
+            TlsError: certificate or key cannot be used.
+        """
+        tls = self._settings.tls
+        credentials = None if tls is None else server_credentials(tls)
+        self.port = bind(self._server, self._settings.listen, credentials)
+        if self._settings.health_listen is not None:
+            await self._start_health(self._settings.health_listen)
+        await self._server.start()
+
+    async def drain(self, delay: float, grace: float) -> None:
+        """Leave without losing a call: return once nothing is in flight and no port is open.
+
+        Args:
+            delay: seconds in which calls are still taken while the world learns that this server leaves:
+                ``stop`` refuses new connections at once, so it must not come first.
+            grace: seconds after that for the calls that run. Shortly before they are over, what is left
+                ends with STREAM_INTERRUPTED, unary calls too.
+        """
+        self._health.drain()
+        await asyncio.sleep(delay)
+        stopping = asyncio.ensure_future(self._server.stop(grace))
+        try:
+            async with asyncio.timeout(grace - min(_LAST_WORDS, grace / 2)):
+                await self._inflight.wait_until_empty()
+        except TimeoutError:
+            self._inflight.interrupt_all()
+            await self._inflight.wait_until_empty()
+        await self.stop()
+        await stopping
+
+    async def stop(self) -> None:
+        """Cancel what runs, close the ports, and return once every call has ended. May interrupt a drain."""
+        self._health.drain()
+        # Also ends what is no call of ours and would last for ever: a Watch on the main port.
+        await self._server.stop(None)
+        await self._inflight.wait_until_empty()
+        if self._health_server is not None:
+            await self._health_server.stop(None)
+
+    async def _start_health(self, address: str) -> None:
+        server = aio.server(options=health_options())
+        health_pb2_grpc.add_HealthServicer_to_server(HealthService(self._health), server)
+        self.health_port = bind(server, address, None)
+        await server.start()
+        self._health_server = server

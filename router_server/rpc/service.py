@@ -1,0 +1,79 @@
+"""The router's service: each RPC is a request read, a question to the core, an answer written.
+
+Refuses to know how messages and failures travel: the guard does that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any
+
+from grpc import aio
+
+from modelrouter.v1 import chat_pb2, embed_pb2, models_pb2
+from modelrouter.v1.service_pb2_grpc import ModelRouterServiceServicer
+from router_server.core.results import Finished, Invocation, Reset, Started
+from router_server.core.service import CallRouter
+from router_server.rpc.convert.answers import write_chat, write_event, write_models
+from router_server.rpc.convert.chat import read_chat
+from router_server.rpc.convert.embed import read_embed, refuse_large_answer, write_embed
+from router_server.rpc.current import current_rpc
+
+Context = aio.ServicerContext[Any, Any]
+
+
+class ModelRouterService(ModelRouterServiceServicer):
+    """Answers the four RPCs of the contract.
+
+    Args:
+        router: who knows the answers.
+        max_send_bytes: the largest message that this server sends.
+    """
+
+    def __init__(self, router: CallRouter, *, max_send_bytes: int) -> None:
+        self._router = router
+        self._max_send_bytes = max_send_bytes
+
+    async def Chat(  # noqa: N802 - the contract's name
+        self, request: chat_pb2.ChatRequest, context: Context
+    ) -> chat_pb2.ChatResponse:
+        """Return one complete answer."""
+        result = await self._router.chat(read_chat(request), _invocation(context))
+        current_rpc().trail = result.trail
+        return write_chat(result)
+
+    async def StreamChat(  # noqa: N802 - the contract's name
+        self, request: chat_pb2.ChatRequest, context: Context
+    ) -> AsyncGenerator[chat_pb2.StreamChatResponse, None]:
+        """Yield the answer as it arrives."""
+        rpc = current_rpc()
+        async with aclosing(self._router.stream(read_chat(request), _invocation(context))) as events:
+            async for event in events:
+                if isinstance(event, Started | Reset | Finished):
+                    rpc.trail = event.trail
+                yield write_event(event)
+
+    async def Embed(  # noqa: N802 - the contract's name
+        self, request: embed_pb2.EmbedRequest, context: Context
+    ) -> embed_pb2.EmbedResponse:
+        """Return one vector per input."""
+        embed, encoding = read_embed(request)
+        count, most = len(embed.inputs), self._max_send_bytes
+        if embed.dimensions is not None:
+            refuse_large_answer(count, embed.dimensions, encoding, most)
+        result = await self._router.embed(embed, _invocation(context))
+        refuse_large_answer(count, result.vectors.dimensions, encoding, most)
+        current_rpc().trail = result.trail
+        return write_embed(result, encoding)
+
+    async def ListModels(  # noqa: N802 - the contract's name
+        self, request: models_pb2.ListModelsRequest, context: Context
+    ) -> models_pb2.ListModelsResponse:
+        """Return the routes that this caller may name."""
+        del request, context
+        return write_models(self._router.models())
+
+
+def _invocation(context: Context) -> Invocation:
+    return Invocation(current_rpc().call_id, context.time_remaining())
