@@ -60,8 +60,8 @@ def _load(entry: EntryPoint) -> ProviderKind:
         ) from error
     if not isinstance(kind, ProviderKind):
         raise SetupError(
-            f"provider kind {entry.name!r} of {_owner(entry)}: {entry.value} is of type {type(kind).__name__}, "
-            "not a ProviderKind; the entry point must name one"
+            f"provider kind {entry.name!r} of {_owner(entry)}: {entry.value} is a "
+            f"value of type {type(kind).__name__}, not a ProviderKind; the entry point must name one"
         )
     if kind.name != entry.name:
         raise SetupError(

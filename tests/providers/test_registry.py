@@ -118,7 +118,7 @@ async def test_two_packages_may_not_declare_one_kind(tmp_path: Path) -> None:
             "import a_package_that_is_not_there",
             "cannot be imported from parrots:KIND",
         ),
-        ("parrot = parrots:KIND", "KIND = 5", "is of type int, not a ProviderKind"),
+        ("parrot = parrots:KIND", "KIND = 5", "is a value of type int, not a ProviderKind"),
         ("parrot = parrots:OTHER", MODULE, "cannot be imported from parrots:OTHER"),
         ("parrot = parrots:KIND", MODULE.replace('name="parrot"', 'name="macaw"'), "calls itself 'macaw'"),
     ],
