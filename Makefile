@@ -1,0 +1,91 @@
+# The commands of the project; `make help` lists them. Only Python 3.11 or newer, make and git are needed:
+# everything else is installed, in locked versions, into .venv and its neighbours in this folder.
+
+# The first of these that is new enough and can make virtual environments.
+SUITABLE = $(shell for python in $(or $(PYTHON),python3 python3.13 python3.12 python3.11 python3.14); do \
+	"$$python" -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	&& echo "$$python" && break; done)
+INSTALL = $(or $(SUITABLE),$(error $(NO_PYTHON))) tools/install.py
+
+define NO_PYTHON
+No Python 3.11 or newer with its venv module was found. \
+Install one (Debian, Ubuntu: apt install python3 python3-venv; macOS: brew install python3), \
+or name yours: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)
+endef
+
+BIN := .venv/bin
+STUBS := clients/python
+PROTOC = .venv-proto/bin/python -m grpc_tools.protoc -Iprotos
+SERVICES := protos/modelrouter/v1/service.proto
+
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+.PHONY: help run test test-oldest soak check proto check-proto check-go baseline lock clean
+
+help: ## list the commands
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
+
+run: .venv/.server ## install what is needed and start the server; ARGS="--config FILE" is handed on
+	@exec $(BIN)/router-server serve $(ARGS)
+
+test: test-oldest .venv/.dev ## run every test
+	$(BIN)/pytest -n 2 $(ARGS)
+
+test-oldest: .venv-oldest/.done ## run the tests of the client and the contract on the oldest libraries allowed
+	.venv-oldest/bin/pytest -p no:cacheprovider tests/client tests/contract
+
+soak: .venv/.dev ## run the long tests, which `make test` leaves out
+	$(BIN)/pytest -m soak --timeout 3600 $(ARGS)
+
+check: .venv/.dev check-proto ## run every check that is not a test
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/buf lint
+	$(BIN)/buf breaking --against protos/baseline.binpb
+	$(BIN)/python -m router_server.providers.matrix --check
+
+proto: .venv-proto/.done ## generate the Python stubs from protos/
+	mkdir -p $(STUBS)
+	$(PROTOC) --python_out=$(STUBS) --pyi_out=$(STUBS) protos/modelrouter/v1/*.proto
+	$(PROTOC) --plugin=.venv-proto/bin/protoc-gen-mypy_grpc \
+		--grpc_python_out=$(STUBS) --mypy_grpc_out=quiet:$(STUBS) $(SERVICES)
+
+check-proto: ## check that the committed stubs are what `make proto` writes
+	rm -rf build/stubs
+	$(MAKE) proto STUBS=build/stubs
+	diff -r -x __init__.py -x __pycache__ build/stubs/modelrouter/v1 clients/python/modelrouter/v1
+
+check-go: .venv-proto/.done ## compile the contract for Go; needs protoc-gen-go and protoc-gen-go-grpc
+	rm -rf build/go && mkdir -p build/go
+	$(PROTOC) --go_out=build/go --go-grpc_out=build/go protos/modelrouter/v1/*.proto
+
+baseline: .venv/.dev ## at a release: make the contract as it is now the one that must not break
+	$(BIN)/buf breaking --against protos/baseline.binpb
+	$(BIN)/buf build --exclude-source-info -o protos/baseline.binpb
+
+lock: ## resolve the newest versions and write them into requirements/
+	$(or $(SUITABLE),$(error $(NO_PYTHON))) tools/lock.py
+
+clean: ## remove everything that was installed, generated or cached here
+	rm -rf .venv .venv-proto .venv-oldest build dist *.egg-info clients/node/node_modules clients/node/generated
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# An environment is installed again when what it is made of has changed.
+.venv/.server: pyproject.toml requirements/locked.txt tools/install.py
+	@$(INSTALL) server
+	@touch $@
+
+.venv/.dev: .venv/.server
+	@$(INSTALL) dev
+	@touch $@
+
+.venv-proto/.done: requirements/proto.txt tools/install.py
+	@$(INSTALL) proto
+	@touch $@
+
+.venv-oldest/.done: pyproject.toml requirements/oldest.txt tools/install.py
+	@$(INSTALL) oldest
+	@touch $@

@@ -1,0 +1,1 @@
+"""The contract's generated messages and stubs, version 1: `make proto` writes them."""
