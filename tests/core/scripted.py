@@ -164,6 +164,10 @@ class Rig:
     recorder: Recorder
     checks: Checks
 
+    def state(self, target: str) -> str:
+        """The state of a target's breaker."""
+        return str(self.targets[target].breaker.state)
+
     @property
     def idle(self) -> bool:
         """Nothing is held: no permit, no gate, no queue place, no upstream stream."""

@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import pytest
 
-from router_server.core.breaker import BreakerState
 from router_server.core.deadline import Timeouts
 from router_server.core.errors import Outcome, Phase, Reason, RouterError
 from router_server.core.limiter import Limits
@@ -142,7 +141,7 @@ async def test_rests_without_retry_after_double_to_thirty_seconds() -> None:
 async def test_an_unauthorised_target_is_benched_and_its_breaker_opens() -> None:
     r = rig([[fails(Outcome.AUTH, status=401)]], [HELLO])
     await r.router.chat(ask(), invocation())
-    assert r.targets["a"].breaker.state is BreakerState.OPEN
+    assert r.state("a") == "open"
     await r.router.chat(ask(), invocation())
     assert len(r.providers["a"].calls) == 1
 
@@ -151,7 +150,7 @@ async def test_an_unauthorised_target_is_benched_and_its_breaker_opens() -> None
 async def test_a_forbidden_target_is_benched_but_its_breaker_waits_for_the_check() -> None:
     r = rig([[fails(Outcome.AUTH, status=403)]], [HELLO])
     await r.router.chat(ask(), invocation())
-    assert r.targets["a"].breaker.state is BreakerState.CLOSED
+    assert r.state("a") == "closed"
     assert not r.targets["a"].serving
 
 
@@ -160,9 +159,9 @@ async def test_unavailable_counts_once_per_call() -> None:
     r = rig([[fails(Outcome.UNAVAILABLE)]], retries=3)
     for _ in range(4):
         await refused(r)
-    assert r.targets["a"].breaker.state is BreakerState.CLOSED
+    assert r.state("a") == "closed"
     await refused(r)
-    assert r.targets["a"].breaker.state is BreakerState.OPEN
+    assert r.state("a") == "open"
     assert len(r.providers["a"].calls) == 4 * 4 + 1, "an open breaker ends the retries too"
 
 
@@ -171,7 +170,7 @@ async def test_when_all_are_open_the_least_bad_is_tried_once() -> None:
     r = rig([[fails(Outcome.UNAVAILABLE)]], [[fails(Outcome.UNAVAILABLE)]], retries=0)
     for _ in range(5):
         await refused(r)
-    assert [t.breaker.state for t in r.targets.values()] == [BreakerState.OPEN] * 2
+    assert [r.state("a"), r.state("b")] == ["open", "open"]
     before = len(r.providers["a"].calls), len(r.providers["b"].calls)
     error = await refused(r)
     assert error.reason is Reason.ALL_TARGETS_FAILED
@@ -207,10 +206,10 @@ async def test_a_timer_cut_short_by_the_caller_is_neutral_below_five_seconds() -
     r = rig([[100.0]])
     for _ in range(10):
         await refused(r, seconds=2.0)
-    assert r.targets["a"].breaker.state is BreakerState.CLOSED
+    assert r.state("a") == "closed"
     for _ in range(5):
         await refused(r, seconds=6.0)
-    assert r.targets["a"].breaker.state is BreakerState.OPEN
+    assert r.state("a") == "open"
 
 
 @virtual_time
@@ -312,7 +311,7 @@ async def test_cancelling_gives_everything_back() -> None:
     assert r.idle
     assert [c.cancelled for c in r.recorder.calls] == [True, True]
     assert [a.outcome for a in r.recorder.attempts] == [Outcome.CANCELLED] * 2
-    assert r.targets["a"].breaker.state is BreakerState.CLOSED
+    assert r.state("a") == "closed"
 
 
 @virtual_time
