@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from router_server.core.errors import Outcome, RouterError
+from router_server.core.target import HealthCheck
+from tests.clock import virtual_time
+from tests.core.scripted import Rig, ask, done, fails, invocation, rig, said
+
+HELLO = [said("hello"), done()]
+
+
+@asynccontextmanager
+async def checked(r: Rig) -> AsyncIterator[None]:
+    running = asyncio.create_task(r.checks.run())
+    try:
+        yield
+    finally:
+        running.cancel()
+        await asyncio.wait({running})
+
+
+async def fail(r: Rig, times: int = 1) -> None:
+    for _ in range(times):
+        with pytest.raises(RouterError):
+            await r.router.chat(ask(), invocation(0.5))
+
+
+@virtual_time
+async def test_checks_come_at_their_interval_and_more_often_while_unwell() -> None:
+    r = rig([HELLO], check=HealthCheck(60.0, 5.0))
+    r.providers["a"].check_answers = [True]
+    async with checked(r):
+        await asyncio.sleep(250)
+        assert 4 <= r.providers["a"].checks <= 5
+        r.providers["a"].check_answers = [False]
+        await asyncio.sleep(66)
+        before = r.providers["a"].checks
+        await asyncio.sleep(60)
+        assert r.providers["a"].checks - before >= 5
+
+
+@virtual_time
+async def test_an_unwell_provider_is_passed_over_until_a_check_passes() -> None:
+    r = rig([HELLO], [HELLO], check=HealthCheck())
+    r.providers["a"].check_answers = [False]
+    async with checked(r):
+        await asyncio.sleep(1)
+        result = await r.router.chat(ask(), invocation())
+        assert (result.trail.target, result.trail.attempts[0].outcome) == ("b", Outcome.CIRCUIT_OPEN)
+        r.providers["a"].check_answers = [True]
+        await asyncio.sleep(12)
+        assert (await r.router.chat(ask(), invocation())).trail.target == "a"
+
+
+@virtual_time
+async def test_a_check_that_says_nothing_changes_nothing() -> None:
+    r = rig([HELLO], check=HealthCheck())
+    async with checked(r):
+        await asyncio.sleep(200)
+        assert r.upstreams["a"].healthy is None
+        assert r.targets["a"].serving
+
+
+@virtual_time
+async def test_a_check_that_hangs_has_failed() -> None:
+    r = rig([HELLO], check=HealthCheck(60.0, 5.0))
+
+    async def hang() -> bool:
+        await asyncio.sleep(1000)
+        return True
+
+    r.providers["a"].check = hang  # type: ignore[method-assign]
+    async with checked(r):
+        await asyncio.sleep(5.5)
+        assert r.upstreams["a"].healthy is False
+
+
+@virtual_time
+async def test_a_passing_check_ends_the_open_period_early() -> None:
+    r = rig([[fails(Outcome.MALFORMED)]], check=HealthCheck(3.0, 1.0))
+    r.providers["a"].check_answers = [True]
+    async with checked(r):
+        await asyncio.sleep(0.1)
+        await fail(r, 5)
+        assert r.state("a") == "open"
+        await asyncio.sleep(3.3)
+        assert r.state("a") == "half_open"
+
+
+@pytest.mark.parametrize(("answer", "state", "serving"), [(True, "closed", True), (False, "open", False)])
+@virtual_time
+async def test_a_forbidden_target_is_checked_at_once(answer: bool, state: str, serving: bool) -> None:
+    r = rig([[fails(Outcome.AUTH, status=403)]], check=HealthCheck())
+    r.providers["a"].check_answers = [None, answer]
+    async with checked(r):
+        await asyncio.sleep(1)
+        await fail(r)
+        await asyncio.sleep(0.1)
+        assert r.providers["a"].checks == 2
+        assert (r.state("a"), r.targets["a"].serving) == (state, serving)
+
+
+@virtual_time
+async def test_a_missing_model_counts_only_when_the_check_fails_too() -> None:
+    r = rig([[fails(Outcome.MODEL_MISSING, status=404)]], check=HealthCheck())
+    async with checked(r):
+        await asyncio.sleep(1)
+        r.providers["a"].check_answers = [True]
+        for _ in range(6):
+            await fail(r)
+            await asyncio.sleep(0.1)
+        assert r.state("a") == "closed"
+        r.providers["a"].check_answers = [False]
+        for _ in range(5):
+            await fail(r)
+            await asyncio.sleep(0.1)
+        assert r.state("a") == "open"
+
+
+@virtual_time
+async def test_a_benched_target_comes_back_by_itself_where_nothing_is_checked() -> None:
+    r = rig([[fails(Outcome.AUTH, status=403)], HELLO], [HELLO])
+    assert (await r.router.chat(ask(), invocation())).trail.target == "b"
+    await asyncio.sleep(59)
+    assert (await r.router.chat(ask(), invocation())).trail.target == "b"
+    await asyncio.sleep(2)
+    assert (await r.router.chat(ask(), invocation())).trail.target == "a"
+
+
+@virtual_time
+async def test_down_for_a_minute_and_back_in_use_soon_after() -> None:
+    r = rig([[fails(Outcome.UNAVAILABLE, "refused")]], [HELLO], check=HealthCheck())
+    r.providers["a"].check_answers = [False]
+    loop = asyncio.get_running_loop()
+    async with checked(r):
+        await asyncio.sleep(1)
+        back = None
+        while loop.time() < 120:
+            if loop.time() >= 60:
+                r.providers["a"].scripts = [HELLO]
+                r.providers["a"].check_answers = [True]
+            result = await r.router.chat(ask(), invocation())
+            if result.trail.target == "a" and back is None:
+                back = loop.time()
+            await asyncio.sleep(4)
+        assert back is not None
+        assert 60 <= back <= 90
