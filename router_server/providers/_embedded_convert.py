@@ -25,9 +25,9 @@ def dequantise(source: Path, target: Path, progress: Callable[[str], None]) -> N
     """
     reader = gguf.GGUFReader(source)
     writer = gguf.GGUFWriter(target, reader.fields["general.architecture"].contents())
-    _copy_metadata(reader, writer)
-    _announce_tensors(reader, writer)
     try:
+        _copy_metadata(reader, writer)
+        _announce_tensors(reader, writer)
         _write_tensors(reader, writer, progress)
     finally:
         writer.close()
