@@ -1,0 +1,158 @@
+"""One log line per RPC, and one per change of a breaker.
+
+Names, counts and times; never a word of what was said. Refuses to know how lines are written.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from router_server.core.observer import (
+    AttemptObservation,
+    AttemptRecord,
+    AttemptStart,
+    CallObservation,
+    CallRecord,
+    CallStart,
+    Failover,
+    RpcObservation,
+    RpcRecord,
+    RpcStart,
+)
+from router_server.telemetry import semconv
+
+_access = logging.getLogger("router_server.access")
+_breaker = logging.getLogger("router_server.breaker")
+
+FIELDS = (
+    "request_id",
+    "trace_id",
+    "method",
+    "code",
+    "reason",
+    "duration_ms",
+    "peer",
+    "route",
+    "target",
+    "provider",
+    "model",
+    "attempts",
+    "trail",
+    "ttft_ms",
+    "input_tokens",
+    "output_tokens",
+)
+"""What an access line may say, in its order; what is not known is left out."""
+
+
+_UNKNOWN: tuple[Any, ...] = (None, "", [])
+
+
+class AccessLog:
+    """Sees RPCs, and logs one line when each is over: a warning where the fault was on this side."""
+
+    def rpc(self, start: RpcStart) -> RpcObservation:
+        """Nothing is logged before the end."""
+        del start
+        return _Rpc()
+
+
+class _Rpc:
+    __slots__ = ()
+
+    @property
+    def trace_id(self) -> str:
+        return ""
+
+    def ended(self, record: RpcRecord) -> None:
+        level = logging.WARNING if record.code in semconv.RPC_SERVER_ERRORS else logging.INFO
+        method = record.start.method.rpartition("/")[2]
+        _access.log(level, "%s %s", method, record.code, extra={"fields": access_fields(record)})
+
+
+def access_fields(record: RpcRecord) -> dict[str, Any]:
+    """Return what an access line says of an RPC: those of `FIELDS` that are known."""
+    fields: dict[str, Any] = {
+        "request_id": record.start.request_id,
+        "trace_id": record.trace_id,
+        "method": record.start.method,
+        "code": record.code,
+        "reason": record.reason,
+        "duration_ms": _milliseconds(record.duration),
+        "peer": record.start.peer,
+        **(_of_call(record.call) if record.call else {}),
+    }
+    return {name: fields[name] for name in FIELDS if name in fields and fields[name] not in _UNKNOWN}
+
+
+def _of_call(call: CallRecord) -> Mapping[str, Any]:
+    last = call.attempts[-1].start if call.attempts else None
+    return {
+        "route": call.start.route,
+        "target": call.target or (last.target if last else ""),
+        "provider": call.provider or (last.provider if last else ""),
+        "model": call.model or (last.model if last else ""),
+        "attempts": len(call.attempts),
+        "trail": [_stop(attempt) for attempt in call.attempts],
+        "ttft_ms": _milliseconds(call.time_to_first_token),
+        "input_tokens": call.usage.input_tokens if call.usage else None,
+        "output_tokens": call.usage.output_tokens if call.usage else None,
+    }
+
+
+def _stop(attempt: AttemptRecord) -> str:
+    why = f"/{attempt.error_reason}" if attempt.error_reason else ""
+    return f"{attempt.start.target}:{attempt.outcome.value}{why}"
+
+
+def _milliseconds(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds * 1000, 1)
+
+
+class BreakerLog:
+    """Sees breakers, and logs their changes: an opening as a warning."""
+
+    def call(self, start: CallStart) -> CallObservation:
+        """Calls have a line of their own."""
+        del start
+        return _SILENT
+
+    def breaker_changed(self, target: str, provider: str, before: str, after: str) -> None:
+        """Log the change."""
+        level = logging.WARNING if after == "open" else logging.INFO
+        fields = {"target": target, "provider": provider, "before": before, "after": after}
+        _breaker.log(level, "The breaker of target %s is %s now.", target, after, extra={"fields": fields})
+
+
+class _Silent:
+    """A call of which nothing is logged here: the access line tells of it."""
+
+    __slots__ = ()
+
+    def attempt(self, start: AttemptStart) -> AttemptObservation:
+        del start
+        return _SILENT_ATTEMPT
+
+    def failed_over(self, failover: Failover) -> None:
+        pass
+
+    def ended(self, record: CallRecord) -> None:
+        pass
+
+
+class _SilentAttempt:
+    """An attempt of which nothing is logged here."""
+
+    __slots__ = ("headers",)
+
+    def __init__(self) -> None:
+        self.headers: Mapping[str, str] = {}
+
+    def ended(self, record: AttemptRecord) -> None:
+        pass
+
+
+_SILENT = _Silent()
+_SILENT_ATTEMPT = _SilentAttempt()

@@ -1,0 +1,107 @@
+"""Keeps credentials out of the log: those that were registered, and what looks like one.
+
+A `logging.Filter` that rewrites a record: message, traceback, stack and structured fields alike. Refuses
+to judge whether a record is worth logging.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import traceback
+from collections.abc import Mapping
+from typing import Any, Final
+
+MASK: Final = "***"
+
+_SHORTEST: Final = 4
+"""Secrets below this length are not masked: ``no`` would be masked out of every ``not``."""
+
+_HEADERS: Final = "authorization|proxy-authorization|x-api-key|api-key|x-goog-api-key|cookie|set-cookie"
+
+_LOOKS_SECRET: Final = (
+    re.compile(
+        rf"(?i)(\b(?:{_HEADERS})\b[\"']?\s*[:=,]\s*b?[\"']?(?:(?:bearer|basic|token)\s+)?)[^\s\"',;)}}\]]+"
+    ),
+    re.compile(r"(?i)(\bbearer\s+)[\w.~+/=-]{8,}"),
+    re.compile(r"(?i)([?&](?:key|api[-_]?key|access_token|token|sig|signature)=)[^&\s\"'#]+"),
+    re.compile(r"(\b[a-z][a-z0-9+.-]*://[^\s/:@]*:)[^\s/@]+(?=@)"),
+    re.compile(r"(\b(?:sk|rk|pk)-|\bAIza|\bhf_|\bgsk_)[\w-]{12,}"),
+)
+
+
+class Secrets:
+    """The secrets that are known by value."""
+
+    def __init__(self) -> None:
+        self._values: frozenset[str] = frozenset()
+        self._pattern: re.Pattern[str] | None = None
+
+    def register(self, secret: str) -> None:
+        """Mask ``secret`` from now on, wherever it stands; shorter than 4 characters is not masked."""
+        if len(secret) < _SHORTEST or secret in self._values:
+            return
+        self._values |= {secret}
+        longest_first = sorted(self._values, key=len, reverse=True)
+        self._pattern = re.compile("|".join(map(re.escape, longest_first)))
+
+    def redact(self, text: str) -> str:
+        """Return ``text`` without registered secrets and without what looks like a credential."""
+        if self._pattern is not None:
+            text = self._pattern.sub(MASK, text)
+        for pattern in _LOOKS_SECRET:
+            text = pattern.sub(rf"\g<1>{MASK}", text)
+        return text
+
+
+_PROCESS_SECRETS: Final = Secrets()
+
+
+def register_secret(secret: str) -> None:
+    """Mask ``secret`` in everything that this process logs from now on."""
+    _PROCESS_SECRETS.register(secret)
+
+
+class RedactionFilter(logging.Filter):
+    """Rewrites every record; passes all of them.
+
+    Args:
+        secrets: those known by value; without them, the process's.
+    """
+
+    def __init__(self, secrets: Secrets = _PROCESS_SECRETS) -> None:
+        super().__init__()
+        self._secrets = secrets
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Rewrite ``record``; a traceback becomes text."""
+        record.msg = self._secrets.redact(message_of(record))
+        record.args = ()
+        if record.exc_info:
+            record.exc_text = "".join(traceback.format_exception(*record.exc_info)).rstrip()
+            record.exc_info = None
+        if record.exc_text:
+            record.exc_text = self._secrets.redact(record.exc_text)
+        if record.stack_info:
+            record.stack_info = self._secrets.redact(record.stack_info)
+        fields = getattr(record, "fields", None)
+        if fields:
+            record.fields = self._clean(fields)
+        return True
+
+    def _clean(self, value: Any) -> Any:
+        if isinstance(value, str):
+            return self._secrets.redact(value)
+        if isinstance(value, Mapping):
+            return {key: self._clean(inner) for key, inner in value.items()}
+        if isinstance(value, list | tuple):
+            return [self._clean(inner) for inner in value]
+        return value
+
+
+def message_of(record: logging.LogRecord) -> str:
+    """Return the record's message; one whose arguments do not fit it is returned unformatted."""
+    try:
+        return record.getMessage()
+    except (TypeError, ValueError):
+        return f"{record.msg} {record.args!r}"
