@@ -29,13 +29,17 @@ class Endpoint:
             return self.socket, None
         return self.base.host or "", self.base.port
 
-    def url(self, path: str) -> URL:
-        """Return the URL of ``path``, which begins with a slash, below the base."""
-        return self.base.with_path(self.base.path.rstrip("/") + path, encoded=True)
+    def url(self, path: str, *, beside: str = "") -> URL:
+        """Return the URL of ``path``, which begins with a slash, below the base.
+
+        Where the base's path ends with ``beside``, that end is left out: ``/health`` stands beside ``/v1``.
+        """
+        base = self.base.raw_path.rstrip("/").removesuffix(beside)
+        return self.base.with_path(base + path, encoded=True)
 
 
-def parse_endpoint(text: str, *, unix_base_path: str = "") -> Endpoint:
-    """Read a base URL; ``unix_base_path`` is the path below which a unix socket serves.
+def parse_endpoint(text: str, *, default_path: str = "") -> Endpoint:
+    """Read a base URL; ``default_path`` is the path where it names none, as a unix socket never does.
 
     Raises:
         ValueError: with what is wrong; the text itself is not repeated, since it may hold a password.
@@ -50,15 +54,15 @@ def parse_endpoint(text: str, *, unix_base_path: str = "") -> Endpoint:
     if url.user or url.password:
         raise ValueError("must not hold credentials; put the key into api_key")
     if url.scheme == "unix":
-        return _unix(url, unix_base_path)
+        return _unix(url, default_path)
     if url.scheme not in ("http", "https"):
         raise ValueError("must begin with http://, https:// or unix:///")
     if not url.host or port == 0:
         raise ValueError("names no host, or port 0; write for example http://127.0.0.1:8000/v1")
-    return Endpoint(url.with_path(url.path.rstrip("/")))
+    return Endpoint(url.with_path(url.raw_path.rstrip("/") or default_path, encoded=True))
 
 
-def _unix(url: URL, base_path: str) -> Endpoint:
+def _unix(url: URL, path: str) -> Endpoint:
     if url.host or not url.path.strip("/"):
         raise ValueError("must name an absolute path with three slashes: unix:///path/to.sock")
-    return Endpoint(URL("http://localhost" + base_path), url.path)
+    return Endpoint(URL("http://localhost" + path), url.path)

@@ -102,18 +102,25 @@ class HttpClient:
             UpstreamError: as `post`.
         """
         all_headers = {"Content-Type": "application/json", **headers}
-        exchange = await self._send("POST", path, body, all_headers, connect_timeout)
+        url = self._urls.get(path)
+        if url is None:
+            url = self._urls[path] = self._endpoint.url(path)
+        exchange = await self._send("POST", url, body, all_headers, connect_timeout)
         if not 200 <= exchange.status < 300:  # noqa: PLR2004 - the 2xx of HTTP
             raise await self._failure(exchange)
         return exchange
 
-    async def status(self, path: str) -> int:
+    async def status(self, path: str, *, beside: str = "") -> int:
         """Send a GET, throw its body away and return the status, whatever it is.
+
+        Args:
+            path: below the base; with ``beside``, below what is left of the base when it ends so.
+            beside: the end of the base's path to be left out.
 
         Raises:
             UpstreamError: there was no answer.
         """
-        exchange = await self._send("GET", path, None, {}, None)
+        exchange = await self._send("GET", self._endpoint.url(path, beside=beside), None, {}, None)
         try:
             await exchange.read_some(MAX_BODY_BYTES)
         finally:
@@ -129,16 +136,13 @@ class HttpClient:
     async def _send(
         self,
         method: str,
-        path: str,
+        url: URL,
         body: bytes | None,
         headers: Mapping[str, str],
         connect_timeout: float | None,
     ) -> Exchange:
         if self._session.closed:
             raise UpstreamError(Outcome.UNAVAILABLE, "provider_closed")
-        url = self._urls.get(path)
-        if url is None:
-            url = self._urls[path] = self._endpoint.url(path)
         try:
             response = await self._session.request(
                 method,

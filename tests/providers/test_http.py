@@ -43,7 +43,7 @@ PLAIN = Surroundings("x")
 
 def client_for(base_url: str, surroundings: Surroundings = PLAIN) -> HttpClient:
     return HttpClient(
-        parse_endpoint(base_url, unix_base_path="/v1"),
+        parse_endpoint(base_url, default_path="/v1"),
         {"Authorization": f"Bearer {SECRET}"},
         surroundings,
         lambda _status, _body: NO_VERDICT,
@@ -515,12 +515,12 @@ async def test_nagle_is_off(upstream: Upstream, client: HttpClient) -> None:
         ("http://127.0.0.1:8000/v1", "http://127.0.0.1:8000/v1/x", ("127.0.0.1", 8000)),
         ("http://127.0.0.1:8000/v1/", "http://127.0.0.1:8000/v1/x", ("127.0.0.1", 8000)),
         ("https://api.openai.com/v1", "https://api.openai.com/v1/x", ("api.openai.com", 443)),
-        ("http://[::1]:80", "http://[::1]/x", ("::1", 80)),
+        ("http://[::1]:80", "http://[::1]/v1/x", ("::1", 80)),
         ("unix:///run/a.sock", "http://localhost/v1/x", ("/run/a.sock", None)),
     ],
 )
 def test_endpoints(text: str, url: str, address: tuple[str, int | None]) -> None:
-    endpoint = parse_endpoint(text, unix_base_path="/v1")
+    endpoint = parse_endpoint(text, default_path="/v1")
     assert (str(endpoint.url("/x")), endpoint.address) == (url, address)
 
 

@@ -1,0 +1,54 @@
+"""The active check of OpenAI-compatible servers: ``models.list()`` of OpenAI's own package.
+
+It spends no tokens and is asked once a minute, so the package's knowledge of the API is worth more here than
+its speed. Refuses to know chat.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import httpx2
+import openai
+
+_UNKNOWN: Final = frozenset({404, 405, 429})
+"""Statuses that say nothing of the server's health: it does not know the question, or answers later."""
+
+
+class ModelList:
+    """Asks one server for its models.
+
+    Args:
+        base_url: where it is.
+        api_key: the credential; empty where it wants none.
+        headers: organization and project.
+    """
+
+    def __init__(self, base_url: str, api_key: str, headers: Mapping[str, str]) -> None:
+        # As with calls: no proxy from the environment, no redirect, no second try, and the caller's clock.
+        transport = httpx2.AsyncClient(
+            trust_env=False, follow_redirects=False, timeout=None, verify=base_url.startswith("https:")
+        )
+        self._client = openai.AsyncOpenAI(
+            base_url=base_url,
+            api_key=api_key or "none",
+            default_headers=headers,
+            http_client=transport,
+            max_retries=0,
+        )
+        self._omit = {} if api_key else {"Authorization": openai.Omit()}
+
+    async def ask(self) -> bool | None:
+        """Return whether the server answers; None where it has no such question, or is only busy."""
+        try:
+            await self._client.models.list(extra_headers=self._omit)
+        except openai.APIStatusError as error:
+            return None if error.status_code in _UNKNOWN else False
+        except (openai.OpenAIError, ValueError):
+            return False
+        return True
+
+    async def close(self) -> None:
+        """Close its connections."""
+        await self._client.close()

@@ -1,0 +1,93 @@
+"""Chat completions and embeddings as OpenAI speaks them, over one `HttpClient`.
+
+Providers hold one and hand their calls to it. Refuses to know where the server is and how it is checked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+
+from router_server.core.errors import Outcome, UpstreamError
+from router_server.core.provider import UpstreamChat, UpstreamEmbed
+from router_server.core.types import Answer, Embeddings, StreamItem
+from router_server.providers._exchange import Exchange
+from router_server.providers._http import MAX_ERROR_BYTES, HttpClient
+from router_server.providers._openai_wire_answer import decode, read_answer
+from router_server.providers._openai_wire_embed import embed_body, read_embeddings
+from router_server.providers._openai_wire_request import Dialect, chat_body
+from router_server.providers._openai_wire_stream import StreamedAnswer
+from router_server.providers._sse import EventParser
+
+
+class OpenAIWire:
+    """The calls of one provider; the methods are those of `Provider`."""
+
+    def __init__(self, http: HttpClient, dialect: Dialect) -> None:
+        self._http = http
+        self._dialect = dialect
+
+    async def chat(self, call: UpstreamChat) -> Answer:
+        """Return the whole answer."""
+        body = chat_body(call, self._dialect, stream=False)
+        return read_answer(
+            await self._http.post("/chat/completions", body, _headers(call), call.connect_timeout)
+        )
+
+    async def stream(self, call: UpstreamChat) -> AsyncGenerator[Sequence[StreamItem], None]:
+        """Yield the answer as it arrives, one yield for each read that completed an event.
+
+        Comments are no events: a server that only keeps its connection alive is silent.
+        """
+        body = chat_body(call, self._dialect, stream=True)
+        exchange = await self._http.open("/chat/completions", body, _headers(call), call.connect_timeout)
+        try:
+            if exchange.is_json:
+                raise await _not_a_stream(exchange)
+            parser, answer = EventParser(), StreamedAnswer()
+            while not answer.done and (data := await _read(exchange, answer)):
+                events = parser.feed(data)
+                if events:
+                    yield answer.take(events)
+            if answer.done:
+                await exchange.read_farewell()
+            elif events := parser.close():
+                yield answer.take(events)
+            answer.end()
+        finally:
+            exchange.close()
+
+    async def embed(self, call: UpstreamEmbed) -> Embeddings:
+        """Return one vector per input, in order."""
+        # No Idempotency-Key: one call may be several batches, and asking twice changes nothing here.
+        body = embed_body(call)
+        answer = await self._http.post("/embeddings", body, call.headers, call.connect_timeout)
+        return read_embeddings(answer, len(call.request.inputs), call.request.dimensions)
+
+
+async def _read(exchange: Exchange, answer: StreamedAnswer) -> bytes:
+    """Return the next bytes, none at the end; what breaks off after the finish reason has ended."""
+    try:
+        return await exchange.read()
+    except UpstreamError:
+        if not answer.finished:
+            raise
+        return b""
+
+
+async def _not_a_stream(exchange: Exchange) -> UpstreamError:
+    """Return what it means that a stream was asked for and one JSON document came."""
+    try:
+        decode(await exchange.read_some(MAX_ERROR_BYTES))
+    except UpstreamError as error:
+        return error
+    return UpstreamError(Outcome.MALFORMED, "not_a_stream")
+
+
+def _headers(call: UpstreamChat) -> Mapping[str, str]:
+    key = call.request.idempotency_key
+    # What continues a broken answer is another request, and must not be answered with the first one's.
+    if not key or call.continuation is not None:
+        return call.headers
+    if not (key.isascii() and key.isprintable()):
+        raise UpstreamError(Outcome.INVALID_REQUEST, "idempotency_key_refused")
+    return {**call.headers, "Idempotency-Key": key}

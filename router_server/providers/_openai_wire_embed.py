@@ -1,0 +1,101 @@
+"""Embeddings on OpenAI's wire: vectors come as base64 of little-endian float32, and stay bytes.
+
+Servers that ignore the asked encoding send lists of numbers; those are taken too. Pure. Refuses to know
+batches.
+"""
+
+from __future__ import annotations
+
+import sys
+from array import array
+from typing import Any, Final
+
+import msgspec
+
+from router_server.core.errors import Outcome, UpstreamError
+from router_server.core.provider import UpstreamEmbed
+from router_server.core.types import Embeddings, Vectors
+from router_server.providers._openai_wire_errors import stream_failure
+from router_server.providers._openai_wire_request import encode
+from router_server.providers._openai_wire_shapes import WireUsage, usage_of
+
+_FLOAT_BYTES: Final = 4
+
+
+class _Vector(msgspec.Struct, gc=False):
+    embedding: bytes | list[float]
+    index: int | None = None
+
+
+class _Body(msgspec.Struct, gc=False):
+    data: list[_Vector] | None = None
+    model: str | None = None
+    usage: WireUsage | None = None
+    error: msgspec.Raw | None = None
+
+
+_BODY: Final = msgspec.json.Decoder(_Body)
+
+
+def embed_body(call: UpstreamEmbed) -> bytes:
+    """Return the body of an embedding request.
+
+    Raises:
+        UpstreamError: INVALID_REQUEST, where an option is refused or something is not JSON.
+    """
+    body: dict[str, Any] = {
+        "model": call.model,
+        "input": list(call.request.inputs),
+        "encoding_format": "base64",
+    }
+    if call.request.dimensions is not None:
+        body["dimensions"] = call.request.dimensions
+    return encode(body, call.options)
+
+
+def read_embeddings(body: bytes, count: int, dimensions: int | None) -> Embeddings:
+    """Read the vectors of ``count`` inputs, in their order; ``dimensions`` is what was asked for, or None.
+
+    Raises:
+        UpstreamError: MALFORMED where a vector is missing, doubled or of another length; or what an error
+            object in the body means.
+    """
+    answer = _decode(body)
+    if answer.error is not None and bytes(answer.error) != b"null":
+        raise stream_failure(bytes(answer.error))
+    rows = [_bytes_of(vector.embedding) for vector in _in_order(answer.data or [], count)]
+    size = len(rows[0]) if dimensions is None else dimensions * _FLOAT_BYTES
+    if not size or size % _FLOAT_BYTES or any(len(row) != size for row in rows):
+        raise UpstreamError(Outcome.MALFORMED, "wrong_dimensions")
+    return Embeddings(
+        Vectors(size // _FLOAT_BYTES, b"".join(rows)),
+        usage_of(answer.usage) if answer.usage else None,
+        answer.model or "",
+    )
+
+
+def _decode(body: bytes) -> _Body:
+    try:
+        return _BODY.decode(body)
+    except msgspec.ValidationError:
+        raise UpstreamError(Outcome.MALFORMED, "wrong_shape") from None
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise UpstreamError(Outcome.MALFORMED, "not_json") from None
+
+
+def _in_order(vectors: list[_Vector], count: int) -> list[_Vector]:
+    placed: dict[int, _Vector] = {
+        at if vector.index is None else vector.index: vector for at, vector in enumerate(vectors)
+    }
+    if not count or len(vectors) != count or set(placed) != set(range(count)):
+        raise UpstreamError(Outcome.MALFORMED, "wrong_vector_count")
+    return [placed[at] for at in range(count)]
+
+
+def _bytes_of(vector: bytes | list[float]) -> bytes:
+    if isinstance(vector, bytes):
+        return vector
+    numbers = array("f", vector)
+    if sys.byteorder == "big":
+        numbers.byteswap()
+    return numbers.tobytes()
