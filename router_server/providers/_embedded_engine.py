@@ -46,7 +46,7 @@ class Engine:
     """
 
     def __init__(self, weights: Path, size: EngineSize) -> None:
-        self._server = _load(weights, size)
+        self._server: xllamacpp.Server | None = _load(weights, size)
         self._threads = ThreadPoolExecutor(size.slots, thread_name_prefix="embedded-chat")
         self._running: set[_Generation] = set()
 
@@ -59,6 +59,8 @@ class Engine:
             ValueError: the engine refuses the request.
             RuntimeError: the engine has been closed.
         """
+        if self._server is None:
+            raise RuntimeError("the engine is closed")
         generation = _Generation(asyncio.get_running_loop())
         work = self._threads.submit(generation.run, self._server, {**body, "stream": True})
         work.add_done_callback(generation.end_from_thread)
@@ -75,11 +77,11 @@ class Engine:
             self._running.discard(generation)
 
     def close(self) -> None:
-        """Stop every generation, wait for the threads, free the weights. Blocks; to be called once."""
+        """Stop every generation, wait for the threads, free the weights; blocks until that is done."""
         for generation in tuple(self._running):
             generation.stop()
         self._threads.shutdown(cancel_futures=True)
-        del self._server
+        self._server = None
 
 
 class _Generation:
