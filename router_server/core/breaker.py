@@ -1,7 +1,7 @@
 """The circuit breaker of one target: closed, open, half-open.
 
-Pure: the clock and the jitter are injected, and nothing is scheduled; an open breaker becomes half-open
-when somebody asks after its time. Refuses to know what a failure is: the table in `errors` does.
+Pure: the clock and the jitter are injected, and nothing is scheduled; an open breaker is half-open once
+its time is over, and becomes it when a call comes. Refuses to know what a failure is: the table in `errors` does.
 """
 
 from __future__ import annotations
@@ -83,9 +83,9 @@ class Breaker:
 
     @property
     def state(self) -> BreakerState:
-        """The state now."""
+        """The state now. Changes nothing, so any thread may look."""
         if self._state is BreakerState.OPEN and self._clock() >= self._open_until:
-            self._half_open()
+            return BreakerState.HALF_OPEN
         return self._state
 
     @property
@@ -102,13 +102,14 @@ class Breaker:
             case BreakerState.OPEN:
                 return False
             case BreakerState.HALF_OPEN:
-                return self._probes < self._settings.half_open_probes
+                return self._state is BreakerState.OPEN or self._probes < self._settings.half_open_probes
 
     def enter(self, *, force: bool = False) -> Pass | None:
         """Return leave for one call, or None.
 
         ``force`` lets the least bad of several targets through an open breaker; such a call counts nothing.
         """
+        self._turn()
         if not self.admits:
             return Pass(-1) if force else None
         if self._state is BreakerState.HALF_OPEN:
@@ -148,7 +149,8 @@ class Breaker:
 
     def trip(self) -> None:
         """Open at once, whatever was counted."""
-        if self.state is not BreakerState.OPEN:
+        self._turn()
+        if self._state is not BreakerState.OPEN:
             self._open()
 
     def check_failed(self) -> None:
@@ -158,7 +160,11 @@ class Breaker:
 
     def check_passed(self) -> None:
         """An active check passed: an open period ends early."""
-        if self.state is BreakerState.OPEN:
+        if self._state is BreakerState.OPEN:
+            self._half_open()
+
+    def _turn(self) -> None:
+        if self._state is BreakerState.OPEN and self._clock() >= self._open_until:
             self._half_open()
 
     def _count(self, *, failed: bool) -> None:

@@ -161,6 +161,8 @@ class ProviderKind:
         name: the value of ``kind`` in the configuration; the entry point has the same name.
         settings: a pydantic model with ``extra="forbid"``: the keys of this kind beyond the common ones.
         capabilities: what a target of this kind can do unless its configuration says otherwise.
+        able: what one model of this kind can do, given the settings, where models differ and their names
+            tell; None: all that the kind can.
         create: makes a provider from validated settings; called inside the running event loop; opens
             no connection yet.
         summary: one line for the documentation.
@@ -171,3 +173,8 @@ class ProviderKind:
     capabilities: frozenset[Capability]
     create: Callable[[Any, Surroundings], Provider]
     summary: str = ""
+    able: Callable[[Any, str], frozenset[Capability]] | None = None
+
+    def capabilities_of(self, settings: Any, model: str) -> frozenset[Capability]:
+        """Return what ``model`` can do under ``settings``, unless the configuration says otherwise."""
+        return self.capabilities if self.able is None else self.able(settings, model)
