@@ -93,7 +93,7 @@ class Telemetry:
         return encode(self.registry), content_type
 
     async def shutdown(self, within: float = _FLUSH_TIMEOUT) -> None:
-        """Send what is still to be sent, for at most ``within`` seconds; then end the log, for at most one."""
+        """Send what is still to be sent, for at most ``within`` seconds, then end the log."""
         if not await _finished(self._flush, within):
             _log.warning("The last telemetry was not sent within %.1f s and is lost.", within)
         await _finished(self._logs.close, _LOG_TIMEOUT)

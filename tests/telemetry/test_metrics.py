@@ -1,0 +1,271 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+
+from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality
+from prometheus_client import Metric
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families as parse_text
+
+from router_server.core.errors import Outcome, Reason
+from router_server.core.observer import CallStart
+from router_server.core.observers import fan_out
+from router_server.core.status import TargetSnapshot
+from router_server.core.types import Operation
+from router_server.telemetry import Telemetry, TelemetrySettings, build, instruments
+from tests.telemetry.collector import Collector, attributes
+from tests.telemetry.driver import (
+    EMBED,
+    FIRST,
+    METHOD,
+    SECOND,
+    answered,
+    attempt_start,
+    call_record,
+    drive,
+    failed,
+)
+
+QUIET = TelemetrySettings(log_format="json", log_level="critical")
+TARGETS = (
+    TargetSnapshot("openai-mini", "openai", inflight=3, queued=2, breaker="open", cooling=1.5, healthy=False),
+    TargetSnapshot("gemini-flash", "google", breaker="half_open"),
+)
+UPSTREAM = {
+    "gen_ai_operation_name": "chat",
+    "gen_ai_provider_name": "openai",
+    "gen_ai_request_model": "gpt-4o-mini",
+    "server_address": "api.openai.com",
+    "server_port": "443",
+}
+
+
+class Scrape:
+    """Labels with an empty value are left out: to Prometheus they are the same as none."""
+
+    def __init__(self, families: Iterable[Metric]) -> None:
+        self.families = {family.name: family for family in families}
+
+    def value(self, name: str, **labels: str) -> float:
+        found = [
+            sample.value
+            for family in self.families.values()
+            for sample in family.samples
+            if sample.name == name and _present(sample.labels) == labels
+        ]
+        assert len(found) == 1, (name, labels, found)
+        return float(found[0])
+
+    def labels(self, name: str) -> list[dict[str, str]]:
+        samples = (sample for family in self.families.values() for sample in family.samples)
+        return [dict(sample.labels) for sample in samples if sample.name == name]
+
+
+def _present(labels: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in labels.items() if value}
+
+
+def scrape(telemetry: Telemetry) -> Scrape:
+    body, content_type = telemetry.render()
+    assert content_type == "text/plain; version=0.0.4; charset=utf-8"
+    return Scrape(parse_text(body.decode()))
+
+
+async def test_a_call_with_a_failover() -> None:
+    telemetry = build(QUIET, lambda: TARGETS)
+    drive(telemetry, failed(FIRST), answered(SECOND))
+    seen = scrape(telemetry)
+    await telemetry.shutdown()
+
+    assert seen.value("modelrouter_attempts_total", target="openai-mini", outcome="unavailable") == 1
+    assert seen.value("modelrouter_attempts_total", target="gemini-flash", outcome="ok") == 1
+    failover = {"route": "chat-default", "from": "openai-mini", "to": "gemini-flash", "reason": "unavailable"}
+    assert seen.value("modelrouter_failovers_total", **failover) == 1
+    assert seen.value("modelrouter_tokens_total", target="gemini-flash", direction="input") == 12
+    assert seen.value("modelrouter_tokens_total", target="gemini-flash", direction="output") == 34
+    assert math.isclose(seen.value("modelrouter_cost_total", target="gemini-flash"), 2.5)
+    assert seen.value("modelrouter_queue_wait_seconds_sum", target="openai-mini") == 0.05
+    call = {"route": "chat-default", "operation": "stream"}
+    assert seen.value("modelrouter_call_duration_seconds_sum", **call) == 2.5
+    assert seen.value("modelrouter_call_time_to_first_token_seconds_sum", route="chat-default") == 0.8
+    rpc = {"rpc_system_name": "grpc", "rpc_method": METHOD, "rpc_response_status_code": "OK"}
+    assert seen.value("rpc_server_call_duration_seconds_count", **rpc) == 1
+
+
+async def test_the_conventions_of_generative_ai() -> None:
+    telemetry = build(QUIET, tuple)
+    drive(telemetry, answered(FIRST))
+    drive(telemetry, failed(FIRST, Outcome.TIMEOUT))
+    seen = scrape(telemetry)
+    await telemetry.shutdown()
+
+    name = "gen_ai_client_inference"
+    assert seen.value(f"{name}_duration_seconds_sum", **UPSTREAM) == 2.0
+    assert seen.value(f"{name}_duration_seconds_sum", **UPSTREAM, error_type="timeout") == 0.25
+    assert seen.value(f"{name}_duration_seconds_bucket", **UPSTREAM, le="1.28") == 0
+    assert seen.value(f"{name}_duration_seconds_bucket", **UPSTREAM, le="2.56") == 1
+    assert seen.value(f"{name}_duration_seconds_bucket", **UPSTREAM, le="655.36") == 1
+    assert seen.value(f"{name}_time_to_first_chunk_seconds_sum", **UPSTREAM) == 0.5
+    assert seen.value(f"{name}_time_per_output_chunk_seconds_sum", **UPSTREAM) == 0.02
+    assert seen.value(f"{name}_operation_input_tokens_count", **UPSTREAM) == 1
+    assert seen.value(f"{name}_operation_output_tokens_sum", **UPSTREAM) == 34
+    unknown = {**UPSTREAM, "gen_ai_token_modality": "unknown"}
+    assert seen.value(f"{name}_usage_input_tokens_total", **unknown) == 12
+    assert seen.value(f"{name}_usage_output_tokens_total", **unknown) == 34
+    assert seen.value(f"{name}_usage_cache_read_input_tokens_total", **unknown) == 5
+    assert seen.value(f"{name}_usage_cache_write_input_tokens_total", **unknown) == 6
+    assert seen.value(f"{name}_usage_reasoning_output_tokens_total", **unknown) == 7
+
+
+async def test_embeddings_have_metrics_of_their_own() -> None:
+    telemetry = build(QUIET, tuple)
+    start = attempt_start(operation=Operation.EMBED, request=EMBED, model="te3", route="embed-default")
+    done = answered(start, time_to_first_token=None, time_per_token=None)
+    call = CallStart("call-1", Operation.EMBED, "embed-default", EMBED)
+    drive(telemetry, done, call=call_record(done, start=call, time_to_first_token=None))
+    seen = scrape(telemetry)
+    await telemetry.shutdown()
+
+    labels = {**UPSTREAM, "gen_ai_operation_name": "embeddings", "gen_ai_request_model": "te3"}
+    assert seen.value("gen_ai_client_embeddings_duration_seconds_sum", **labels) == 2.0
+    assert seen.value("gen_ai_client_embeddings_operation_input_tokens_sum", **labels) == 12
+    assert not [name for name in seen.families if name.startswith("gen_ai_client_inference")]
+    assert seen.value("modelrouter_tokens_total", target="openai-mini", direction="input") == 12
+
+
+async def test_gauges_show_the_targets_at_the_moment_of_the_scrape() -> None:
+    targets = list(TARGETS)
+    telemetry = build(QUIET, lambda: targets)
+    before = scrape(telemetry)
+    targets[0] = TargetSnapshot("openai-mini", "openai", healthy=True)
+    after = scrape(telemetry)
+    await telemetry.shutdown()
+
+    openai, google = (
+        {"target": "openai-mini", "provider": "openai"},
+        {"target": "gemini-flash", "provider": "google"},
+    )
+    assert before.value("modelrouter_inflight", **openai) == 3
+    assert before.value("modelrouter_queue_depth", **openai) == 2
+    assert before.value("modelrouter_breaker_state", **openai) == 2
+    assert before.value("modelrouter_breaker_state", **google) == 1
+    assert before.value("modelrouter_target_cooling_seconds", **openai) == 1.5
+    assert before.labels("modelrouter_target_healthy") == [openai]
+    assert before.value("modelrouter_target_healthy", **openai) == 0
+    assert after.value("modelrouter_inflight", **openai) == 0
+    assert after.value("modelrouter_breaker_state", **openai) == 0
+    assert after.value("modelrouter_target_healthy", **openai) == 1
+
+
+async def test_a_snapshot_that_fails_takes_only_the_gauges_with_it() -> None:
+    def broken() -> tuple[TargetSnapshot, ...]:
+        raise RuntimeError("no targets yet")
+
+    telemetry = build(QUIET, broken)
+    drive(telemetry, answered(FIRST))
+    seen = scrape(telemetry)
+    await telemetry.shutdown()
+
+    assert seen.value("modelrouter_attempts_total", target="openai-mini", outcome="ok") == 1
+    assert "modelrouter_inflight" not in seen.families
+
+
+async def test_breakers_and_rate_limits() -> None:
+    telemetry = build(QUIET, lambda: TARGETS)
+    observer = fan_out(telemetry.observers)
+    for before, after in (("closed", "open"), ("open", "half_open"), ("half_open", "open")):
+        observer.breaker_changed("openai-mini", "openai", before, after)
+    observer.breaker_changed("openai/whatever-a-caller-wrote", "openai", "closed", "open")
+    drive(telemetry, failed(FIRST, Outcome.RATE_LIMITED))
+    seen = scrape(telemetry)
+    await telemetry.shutdown()
+
+    assert seen.value("modelrouter_breaker_opens_total", target="openai-mini", provider="openai") == 2
+    assert seen.value("modelrouter_breaker_opens_total", target="unknown", provider="openai") == 1
+    assert seen.value("modelrouter_rate_limited_total", target="openai-mini") == 1
+
+
+async def test_what_callers_choose_is_no_label() -> None:
+    telemetry = build(QUIET, tuple)
+    for number in range(50):
+        name = f"model-of-caller-{number}"
+        start = attempt_start(route="direct", target=f"openai/{name}", model=name)
+        call = CallStart(f"call-{number}", Operation.STREAM, "direct", start.request or EMBED)
+        drive(telemetry, answered(start, reported_model=name), call=call_record(answered(start), start=call))
+    body = telemetry.render()[0].decode()
+    await telemetry.shutdown()
+
+    for chosen in ("model-of-caller", "user-4711", "team-0815", "call-1", "req-1"):
+        assert chosen not in body
+    seen = Scrape(parse_text(body))
+    assert seen.value("modelrouter_attempts_total", target="direct", outcome="ok") == 50
+
+
+async def test_calls_that_fail_and_calls_that_are_cancelled() -> None:
+    telemetry = build(QUIET, tuple)
+    drive(telemetry, call=call_record(error=Reason.DEADLINE_EXCEEDED), code="DEADLINE_EXCEEDED")
+    drive(telemetry, call=call_record(error=None, cancelled=True), code="CANCELLED")
+    seen = scrape(telemetry)
+    await telemetry.shutdown()
+
+    call = {"route": "chat-default", "operation": "stream"}
+    assert seen.value("modelrouter_call_duration_seconds_count", **call, error_type="DEADLINE_EXCEEDED") == 1
+    assert seen.value("modelrouter_call_duration_seconds_count", **call, error_type="cancelled") == 1
+    rpc = {"rpc_system_name": "grpc", "rpc_method": METHOD}
+    late = {"rpc_response_status_code": "DEADLINE_EXCEEDED", "error_type": "DEADLINE_EXCEEDED"}
+    assert seen.value("rpc_server_call_duration_seconds_count", **rpc, **late) == 1
+    gone = {"rpc_response_status_code": "CANCELLED"}
+    assert seen.value("rpc_server_call_duration_seconds_count", **rpc, **gone) == 1
+
+
+async def test_every_metric_has_its_name_and_only_its_labels(otlp: Collector) -> None:
+    settings = TelemetrySettings(otlp_endpoint=otlp.url, log_format="json", log_level="critical")
+    telemetry = build(settings, lambda: TARGETS)
+    embed = attempt_start(operation=Operation.EMBED, request=EMBED)
+    drive(telemetry, failed(FIRST, Outcome.RATE_LIMITED), answered(SECOND))
+    drive(telemetry, answered(embed))
+    fan_out(telemetry.observers).breaker_changed("openai-mini", "openai", "closed", "open")
+    await telemetry.shutdown()
+
+    assert otlp.metrics.keys() == {metric.name for metric in instruments.METRICS}
+    for metric in instruments.METRICS:
+        wire = otlp.metrics[metric.name]
+        kind = {"sum": "COUNTER", "histogram": "HISTOGRAM", "gauge": "GAUGE"}[str(wire.WhichOneof("data"))]
+        assert kind == metric.instrument.name
+        assert (wire.unit, wire.description) == (metric.unit, metric.description)
+        points = getattr(wire, str(wire.WhichOneof("data"))).data_points
+        for point in points:
+            assert attributes(point.attributes).keys() <= set(metric.labels), metric.name
+        if metric.buckets:
+            assert tuple(points[0].explicit_bounds) == metric.buckets
+            assert (
+                wire.histogram.aggregation_temporality
+                == AggregationTemporality.AGGREGATION_TEMPORALITY_CUMULATIVE
+            )
+
+
+async def test_openmetrics_is_given_to_who_asks() -> None:
+    telemetry = build(QUIET, lambda: TARGETS)
+    drive(telemetry, answered(FIRST))
+    body, content_type = telemetry.render("application/openmetrics-text; version=1.0.0")
+    await telemetry.shutdown()
+
+    assert content_type.startswith("application/openmetrics-text; version=1.0.0")
+    seen = Scrape(parse_openmetrics(body.decode()))  # type: ignore[no-untyped-call]  # it has no annotations
+    assert seen.value("modelrouter_attempts_total", target="openai-mini", outcome="ok") == 1
+
+
+async def test_two_in_one_process_do_not_mix() -> None:
+    one, two = build(QUIET, tuple), build(QUIET, tuple)
+    drive(one, answered(FIRST))
+    drive(one, answered(FIRST))
+    drive(two, answered(FIRST))
+    counts = [
+        scrape(each).value("modelrouter_attempts_total", target="openai-mini", outcome="ok")
+        for each in (one, two)
+    ]
+    await two.shutdown()
+    await one.shutdown()
+
+    assert counts == [2, 1]
