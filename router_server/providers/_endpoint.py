@@ -30,12 +30,13 @@ class Endpoint:
         return self.base.host or "", self.base.port
 
     def url(self, path: str, *, beside: str = "") -> URL:
-        """Return the URL of ``path``, which begins with a slash, below the base.
+        """Return the URL of ``path``, which begins with a slash and may have a query, below the base.
 
         Where the base's path ends with ``beside``, that end is left out: ``/health`` stands beside ``/v1``.
         """
         base = self.base.raw_path.rstrip("/").removesuffix(beside)
-        return self.base.with_path(base + path, encoded=True)
+        path, _, query = path.partition("?")
+        return self.base.with_path(base + path, encoded=True).with_query(query or None)
 
 
 def parse_endpoint(text: str, *, default_path: str = "") -> Endpoint:

@@ -34,6 +34,9 @@ MAX_BODY_BYTES: Final = 64 * 1024 * 1024
 MAX_ERROR_BYTES: Final = 64 * 1024
 """As much of an error body as is read: what an error means stands at its beginning."""
 
+_MAX_URLS: Final = 256
+"""URLs that are kept ready: paths may name models, and callers may name any."""
+
 _LARGE_BYTES: Final = 1024 * 1024
 """From here on aiohttp warns of bodies that are written in one go."""
 
@@ -104,6 +107,8 @@ class HttpClient:
         all_headers = {"Content-Type": "application/json", **headers}
         url = self._urls.get(path)
         if url is None:
+            if len(self._urls) >= _MAX_URLS:
+                self._urls.clear()
             url = self._urls[path] = self._endpoint.url(path)
         exchange = await self._send("POST", url, body, all_headers, connect_timeout)
         if not 200 <= exchange.status < 300:  # noqa: PLR2004 - the 2xx of HTTP
