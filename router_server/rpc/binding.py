@@ -25,7 +25,7 @@ _ADVICE = {
     errno.EADDRINUSE: "the port is taken; stop whoever listens there, or choose another port",
     errno.EACCES: _NOT_PERMITTED,
     errno.EPERM: _NOT_PERMITTED,
-    errno.EADDRNOTAVAIL: "this machine has no such address; use 127.0.0.1, or 0.0.0.0 for all of its addresses",
+    errno.EADDRNOTAVAIL: "this machine has no such address; use 127.0.0.1, or 0.0.0.0 for all it has",
     errno.ENOENT: "its folder does not exist; make it first",
 }
 
@@ -113,9 +113,8 @@ def _why(address: str, path: Path | None) -> str:
             path.unlink()
         else:
             host, _, port = address.rpartition(":")
-            host = host.strip("[]")
-            family = socket.AF_INET6 if ":" in host else socket.AF_INET
-            socket.create_server((host, int(port)), family=family).close()
+            family, *_, found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)[0]
+            socket.create_server(found[:2], family=family).close()
     except OSError as error:
         return _advice(error)
     return "the address was refused, and is free a moment later; try again"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 from typing import Any, Final
 
 import grpc
@@ -121,14 +122,13 @@ class HealthService(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # ge
             await context.abort(grpc.StatusCode.NOT_FOUND, "no such name; List tells which there are")
         return health_pb2.HealthCheckResponse(status=state)
 
-    async def Watch(  # noqa: N802 - the protocol's name
-        self, request: Any, context: Context
-    ) -> AsyncGenerator[Any, None]:
-        """Yield the state of one name now and at every change; unknown names may become known."""
-        del context
-        async for state in self._board.watch(request.service):
-            told = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN if state is None else state
-            yield health_pb2.HealthCheckResponse(status=told)
+    async def Watch(self, request: Any, context: Context) -> None:  # noqa: N802 - the protocol's name
+        """Send the state of one name now and at every change; unknown names may become known."""
+        # Written, not yielded: grpc.aio leaves it to the garbage collector to close a generator.
+        async with aclosing(self._board.watch(request.service)) as states:
+            async for state in states:
+                told = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN if state is None else state
+                await context.write(health_pb2.HealthCheckResponse(status=told))
 
     async def List(self, request: Any, context: Context) -> Any:  # noqa: N802 - the protocol's name
         """Return the state of every name."""

@@ -42,7 +42,7 @@ class _Ending:
     reason: str = ""
 
 
-class Guard(aio.ServerInterceptor[Any, Any]):
+class Guard(aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the published types only
     """Wraps the methods of the router's own service.
 
     Args:
