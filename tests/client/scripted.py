@@ -57,14 +57,18 @@ def rich(
     *details: Message,
     metadata: Mapping[str, str] | None = None,
     pushback_ms: int | None = None,
+    domain: str = "modelrouter",
+    garble: int | None = None,
 ) -> Fail:
-    """Return a failure as the router sends it: with details, and perhaps with pushback."""
-    info = error_details_pb2.ErrorInfo(domain="modelrouter", reason=reason, metadata=metadata or {})
+    """Return a failure with details, and perhaps pushback; ``garble`` counts to one that will not parse."""
+    info = error_details_pb2.ErrorInfo(domain=domain, reason=reason, metadata=metadata or {})
     status = status_pb2.Status(code=code.value[0], message=message)
     for detail in (info, *details):
         packed = AnyMessage()
         packed.Pack(detail)
         status.details.append(packed)
+    if garble is not None:
+        status.details[garble].value = b"\xff"
     trailers: list[tuple[str, str | bytes]] = [("grpc-status-details-bin", status.SerializeToString())]
     if pushback_ms is not None:
         trailers.append(("grpc-retry-pushback-ms", str(pushback_ms)))
@@ -124,7 +128,8 @@ class Call:
     request: Any
     metadata: dict[str, str | bytes]
     time_remaining: float | None
-    cancelled: threading.Event = field(default_factory=threading.Event)
+    over: threading.Event = field(default_factory=threading.Event)
+    """Set once the RPC is over, which only the caller can bring about while the script hangs."""
 
 
 class ScriptedRouter(service_pb2_grpc.ModelRouterServiceServicer):
@@ -159,6 +164,7 @@ class ScriptedRouter(service_pb2_grpc.ModelRouterServiceServicer):
     async def _steps(self, request: Any, context: Any) -> AsyncIterator[Any]:
         remaining = context.time_remaining()
         call = Call(request, dict(context.invocation_metadata()), remaining)
+        context.add_done_callback(lambda _: call.over.set())
         script = self._scripts[min(len(self.calls), len(self._scripts) - 1)]
         self.calls.append(call)
         for step in script:
@@ -166,16 +172,9 @@ class ScriptedRouter(service_pb2_grpc.ModelRouterServiceServicer):
                 case Fail(code, message, trailers):
                     await context.abort(code, message, trailers)
                 case Hang():
-                    await _until_cancelled(call.cancelled)
+                    await asyncio.Event().wait()
                 case _:
                     yield step
-
-
-async def _until_cancelled(told: threading.Event) -> None:
-    try:
-        await asyncio.Event().wait()
-    finally:
-        told.set()
 
 
 @contextmanager

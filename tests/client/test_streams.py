@@ -168,7 +168,7 @@ async def test_a_restart_that_nobody_can_be_told_of_interrupts_and_cancels(
         await shell.texts(shell.stream("?", stream_recovery="restart"), [])
 
     assert caught.value.partial == "Lond"
-    assert await asyncio.to_thread(router.calls[0].cancelled.wait, 10)
+    assert await asyncio.to_thread(router.calls[0].over.wait, 10)
 
 
 async def test_a_broken_stream_raises_with_what_had_come(router: ScriptedRouter, shell: Shell) -> None:
@@ -215,7 +215,7 @@ async def test_a_broken_grammar_raises_and_cancels(router: ScriptedRouter, shell
     with pytest.raises(MalformedAnswer, match="`started` came a second time"):
         await (shell.result(stream) if way == "result" else getattr(shell, way)(stream, []))
 
-    assert await asyncio.to_thread(router.calls[0].cancelled.wait, 10)
+    assert await asyncio.to_thread(router.calls[0].over.wait, 10)
 
 
 async def test_a_failure_before_the_first_delta_is_that_failure(router: ScriptedRouter, shell: Shell) -> None:
@@ -232,7 +232,7 @@ async def test_breaking_out_of_the_loop_cancels(router: ScriptedRouter, shell: S
 
     assert await shell.first(shell.stream("?")) == "a"
 
-    assert await asyncio.to_thread(router.calls[0].cancelled.wait, 10)
+    assert await asyncio.to_thread(router.calls[0].over.wait, 10)
 
 
 async def test_leaving_the_context_manager_cancels(router: ScriptedRouter, shell: Shell) -> None:
@@ -240,7 +240,7 @@ async def test_leaving_the_context_manager_cancels(router: ScriptedRouter, shell
 
     assert await shell.leave(shell.stream("?")) == "a"
 
-    assert await asyncio.to_thread(router.calls[0].cancelled.wait, 10)
+    assert await asyncio.to_thread(router.calls[0].over.wait, 10)
 
 
 async def test_cancel_reaches_the_reader_and_the_server(router: ScriptedRouter, shell: Shell) -> None:
@@ -249,7 +249,7 @@ async def test_cancel_reaches_the_reader_and_the_server(router: ScriptedRouter, 
     with pytest.raises(Cancelled):
         await shell.cancel_while_reading(shell.stream("?"))
 
-    assert await asyncio.to_thread(router.calls[0].cancelled.wait, 10)
+    assert await asyncio.to_thread(router.calls[0].over.wait, 10)
 
 
 async def test_a_stream_cancelled_beforehand_gives_nothing(router: ScriptedRouter, shell: Shell) -> None:
@@ -278,7 +278,7 @@ async def test_a_cancelled_task_stays_cancelled(router: ScriptedRouter) -> None:
             await task
 
     assert task.cancelled()
-    assert await asyncio.to_thread(router.calls[0].cancelled.wait, 10)
+    assert await asyncio.to_thread(router.calls[0].over.wait, 10)
 
 
 @pytest.mark.parametrize("second", ["texts", "events", "result"])

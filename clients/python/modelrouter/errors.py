@@ -82,9 +82,10 @@ class ModelRouterError(Exception):
         self.partial = partial
 
     def __str__(self) -> str:
-        return " ".join(_sentence(part) for part in self._parts() if part)
+        said = " ".join(_sentence(part) for part in self._sentences() if part)
+        return f"{said} (request {self.request_id})" if self.request_id else said
 
-    def _parts(self) -> list[str]:
+    def _sentences(self) -> list[str]:
         news = [v for v in self.violations if v.description not in self.message]
         return [
             self.message or f"the call failed with {self.code.name}",
@@ -92,12 +93,11 @@ class ModelRouterError(Exception):
             f"Tried {', '.join(map(str, self.attempts))}" if self.attempts else "",
             "" if self.reason else self.advice,
             "" if self.retry_after is None else f"Try again in {self.retry_after:.3g} s",
-            f"(request {self.request_id})" if self.request_id else "",
         ]
 
 
 def _sentence(text: str) -> str:
-    return text if text.endswith((".", "!", "?", ")")) else f"{text}."
+    return text if text.endswith((".", "!", "?")) else f"{text}."
 
 
 class InvalidRequest(ModelRouterError):
