@@ -61,7 +61,7 @@ def decode(body: bytes) -> WireAnswer:
         raise UpstreamError(Outcome.MALFORMED, "wrong_shape") from None
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise UpstreamError(Outcome.MALFORMED, "not_json") from None
-    error = error_in(answer)
+    error = error_in(answer.error)
     if error is not None:
         raise stream_failure(error)
     return answer

@@ -17,7 +17,7 @@ from router_server.core.provider import UpstreamEmbed
 from router_server.core.types import Embeddings, Vectors
 from router_server.providers._openai_wire_errors import stream_failure
 from router_server.providers._openai_wire_request import encode
-from router_server.providers._openai_wire_shapes import WireUsage, usage_of
+from router_server.providers._openai_wire_shapes import NO_ERROR, WireUsage, error_in, usage_of
 
 _FLOAT_BYTES: Final = 4
 
@@ -31,7 +31,7 @@ class _Body(msgspec.Struct, gc=False):
     data: list[_Vector] | None = None
     model: str | None = None
     usage: WireUsage | None = None
-    error: msgspec.Raw | None = None
+    error: msgspec.Raw = NO_ERROR
 
 
 _BODY: Final = msgspec.json.Decoder(_Body)
@@ -61,8 +61,9 @@ def read_embeddings(body: bytes, count: int, dimensions: int | None) -> Embeddin
             object in the body means.
     """
     answer = _decode(body)
-    if answer.error is not None and bytes(answer.error) != b"null":
-        raise stream_failure(bytes(answer.error))
+    error = error_in(answer.error)
+    if error is not None:
+        raise stream_failure(error)
     rows = [_bytes_of(vector.embedding) for vector in _in_order(answer.data or [], count)]
     size = len(rows[0]) if dimensions is None else dimensions * _FLOAT_BYTES
     if not size or size % _FLOAT_BYTES or any(len(row) != size for row in rows):

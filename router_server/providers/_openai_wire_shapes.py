@@ -90,13 +90,17 @@ class WireChoice(msgspec.Struct, gc=False):
     logprobs: WireLogprobs | None = None
 
 
+NO_ERROR: Final = msgspec.Raw()
+"""The value of an ``error`` that is not there."""
+
+
 class WireAnswer(msgspec.Struct, gc=False):
     """A whole answer or one chunk of a stream; ``error`` in place of everything else."""
 
     model: str | None = None
     choices: list[WireChoice] | None = None
     usage: WireUsage | None = None
-    error: msgspec.Raw | None = None
+    error: msgspec.Raw = NO_ERROR
 
 
 ANSWER: Final = msgspec.json.Decoder(WireAnswer)
@@ -114,12 +118,12 @@ _BROKEN_OFF: Final = frozenset({"abort", "error"})
 """The reasons with which servers end an answer that they could not complete."""
 
 
-def error_in(answer: WireAnswer) -> bytes | None:
-    """Return the answer's error value as JSON, None where there is none."""
-    if answer.error is None:
+def error_in(raw: msgspec.Raw) -> bytes | None:
+    """Return an ``error`` value as JSON, None where it is null or not there."""
+    if raw is NO_ERROR:
         return None
-    raw = bytes(answer.error)
-    return None if raw in (b"", b"null") else raw
+    value = bytes(raw)
+    return None if value == b"null" else value
 
 
 def finish_reason(word: str, *, has_tool_calls: bool) -> FinishReason:

@@ -87,27 +87,25 @@ class EventParser:
             self._at_start = False
             lines = lines.removeprefix(_BYTE_ORDER_MARK)
         events: list[bytes] = []
-        data = self._data
+        data, size, limit = self._data, self._data_bytes, self._max
         for line in lines.splitlines():
             if not line:
                 if data:
                     events.append(data[0] if len(data) == 1 else b"\n".join(data))
                     data.clear()
-                    self._data_bytes = 0
-            elif line.startswith(b"data:"):
-                data.append(line[6:] if line[5:6] == b" " else line[5:])
-                self._count(len(line))
+                    size = 0
+                continue
+            if line.startswith(b"data:"):
+                data.append(line[6:] if line.startswith(b"data: ") else line[5:])
             elif line == b"data":
                 data.append(b"")
-                self._count(len(line))
-            elif len(line) > self._max:
+            elif len(line) <= limit:
+                continue
+            size += len(line)
+            if size > limit:
                 raise _too_large()
+        self._data_bytes = size
         return events
-
-    def _count(self, line_bytes: int) -> None:
-        self._data_bytes += line_bytes
-        if self._data_bytes > self._max:
-            raise _too_large()
 
 
 def _too_large() -> UpstreamError:

@@ -99,10 +99,11 @@ class VllmProvider:
             async with aclosing(self._wire.stream(call)) as reads:
                 async for items in reads:
                     yield items
-            return
         except UpstreamError as error:
             if not self._learn(error, call):
                 raise
+        else:
+            return
         async with aclosing(self._wire.stream(self._understood(call))) as reads:
             async for items in reads:
                 yield items
