@@ -163,6 +163,8 @@ class ProviderKind:
         capabilities: what a target of this kind can do unless its configuration says otherwise.
         able: what one model of this kind can do, given the settings, where models differ and their names
             tell; None: all that the kind can.
+        prepare: slow work that is done once for a machine, a conversion for example, told to a person while
+            it lasts; blocks, so it is run on a thread before `create`; raises what `create` may raise.
         create: makes a provider from validated settings; called inside the running event loop; opens
             no connection yet.
         summary: one line for the documentation.
@@ -174,6 +176,7 @@ class ProviderKind:
     create: Callable[[Any, Surroundings], Provider]
     summary: str = ""
     able: Callable[[Any, str], frozenset[Capability]] | None = None
+    prepare: Callable[[Surroundings, Callable[[str], None]], object] | None = None
 
     def capabilities_of(self, settings: Any, model: str) -> frozenset[Capability]:
         """Return what ``model`` can do under ``settings``, unless the configuration says otherwise."""
