@@ -17,12 +17,15 @@ MASK: Final = "***"
 _SHORTEST: Final = 4
 """Secrets below this length are not masked: ``no`` would be masked out of every ``not``."""
 
-_HEADERS: Final = "authorization|proxy-authorization|x-api-key|api-key|x-goog-api-key|cookie|set-cookie"
+_BEFORE_VALUE: Final = r"(?:[\"']\s*[:,]|\s*[:=])\s*(?:b?[\"'])?"
+"""Between a header's name and its value: in HTTP, in JSON, in the repr of a dict or of pairs."""
 
 _LOOKS_SECRET: Final = (
     re.compile(
-        rf"(?i)(\b(?:{_HEADERS})\b[\"']?\s*[:=,]\s*b?[\"']?(?:(?:bearer|basic|token)\s+)?)[^\s\"',;)}}\]]+"
+        r"(?i)(\b(?:(?:proxy-)?authorization|(?:x-|x-goog-)?api-key)"
+        rf"{_BEFORE_VALUE}(?:(?:bearer|basic|token)\s+)?)[^\s\"',;)}}\]]+"
     ),
+    re.compile(rf"(?i)(\b(?:set-)?cookie{_BEFORE_VALUE})[^\"'\r\n]+"),
     re.compile(r"(?i)(\bbearer\s+)[\w.~+/=-]{8,}"),
     re.compile(r"(?i)([?&](?:key|api[-_]?key|access_token|token|sig|signature)=)[^&\s\"'#]+"),
     re.compile(r"(\b[a-z][a-z0-9+.-]*://[^\s/:@]*:)[^\s/@]+(?=@)"),
