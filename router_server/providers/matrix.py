@@ -19,8 +19,7 @@ from router_server.providers import GROUP, load_kind
 
 _PAGE: Final = Path("docs/providers.md")
 _COMMAND: Final = "python -m router_server.providers.matrix --write"
-MARKER: Final = f"<!-- generated below this line by: {_COMMAND} -->
-"
+MARKER: Final = f"<!-- generated below this line by: {_COMMAND} -->\n"
 
 
 class PageError(Exception):
@@ -60,7 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
     parser = argparse.ArgumentParser(prog="python -m router_server.providers.matrix", description=__doc__)
     what = parser.add_mutually_exclusive_group()
-    for option, meaning in (("--write", "bring the page up to date"), ("--check", "fail where it is out of date")):
+    meanings = {"--write": "bring the page up to date", "--check": "fail where it is out of date"}
+    for option, meaning in meanings.items():
         what.add_argument(option, type=Path, nargs="?", const=_PAGE, metavar="FILE", help=meaning)
     options = parser.parse_args(arguments)
     try:
