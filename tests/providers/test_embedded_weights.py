@@ -9,10 +9,10 @@ import gguf
 import numpy as np
 import pytest
 
-from router_server.core.provider import Surroundings
+from router_server.core.provider import Capability, Surroundings
 from router_server.providers import SetupError
 from router_server.providers._embedded_weights import cache_folder, find_source, prepare
-from router_server.providers.embedded import KIND
+from router_server.providers.embedded import CHAT_MODEL, EMBEDDING_MODEL, KIND
 
 ROWS = np.linspace(-1, 1, 64 * 32, dtype=np.float32).reshape(64, 32)
 NORM = np.linspace(0.5, 1.5, 32, dtype=np.float32)
@@ -162,6 +162,29 @@ def test_where_the_cache_is(variables: dict[str, str], folder: Path, monkeypatch
         monkeypatch.setenv(name, value)
 
     assert cache_folder() == folder
+
+
+def test_weights_are_prepared_only_where_a_target_uses_them(cache: Path) -> None:
+    assert KIND.prepare
+    said: list[str] = []
+
+    KIND.prepare(Surroundings("local", models=(EMBEDDING_MODEL,)), said.append)
+    assert not cache.exists()
+
+    KIND.prepare(Surroundings("local", models=(CHAT_MODEL, EMBEDDING_MODEL)), said.append)
+    assert len(list(cache.glob("*.gguf"))) == 1
+    assert said
+
+
+def test_each_model_can_do_its_own_part() -> None:
+    settings = KIND.settings()
+    chat, embed, unknown = (
+        KIND.capabilities_of(settings, model) for model in (CHAT_MODEL, EMBEDDING_MODEL, "another")
+    )
+
+    assert Capability.EMBED not in chat
+    assert embed == {Capability.EMBED, Capability.EMBED_DIMENSIONS}
+    assert chat | embed == unknown == KIND.capabilities
 
 
 def test_missing_weights_name_the_line_that_installs_them(monkeypatch: pytest.MonkeyPatch) -> None:
