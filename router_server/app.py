@@ -1,0 +1,195 @@
+"""The composition root: the only file that knows every part. Start, serve, drain, stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from router_server.assembly import Assembly, assemble, prepare
+from router_server.config.tree import Config, ServerConfig
+from router_server.core.observers import fan_out, fan_out_rpc
+from router_server.providers import SetupError
+from router_server.rpc.binding import BindError, TlsError
+from router_server.rpc.current import CallHolder
+from router_server.rpc.health import HealthBoard
+from router_server.rpc.server import RpcServer
+from router_server.rpc.settings import ServerSettings, Tls
+from router_server.telemetry import Telemetry, TelemetrySettings, build
+
+Announce = Callable[[str], None]
+
+_log = logging.getLogger(__name__)
+
+_HEALTH_REFRESH = 1.0
+"""Seconds in which a breaker that opens or closes by the clock alone shows in health."""
+
+
+class StartError(Exception):
+    """The server cannot start; the message says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A server that serves."""
+
+    assembly: Assembly
+    rpc: RpcServer
+    health: HealthBoard
+
+
+async def serve(config: Config, *, announce: Announce, reuse_port: bool = False) -> None:
+    """Serve until SIGTERM or SIGINT, then drain; a second signal ends at once.
+
+    Args:
+        config: what to serve.
+        announce: told in plain words what is served, and where.
+        reuse_port: several processes share the ports.
+
+    Raises:
+        StartError: something that the configuration asks for cannot be had.
+    """
+    with _signals() as told_to_stop:
+        async with running(config, announce=announce, reuse_port=reuse_port) as server:
+            await told_to_stop.wait()
+            told_to_stop.clear()
+            announce("Draining: no new work is wanted, running calls go on. A second signal ends at once.")
+            await _drain_until(server.rpc, config, told_to_stop)
+    announce("Stopped.")
+
+
+@asynccontextmanager
+async def running(config: Config, *, announce: Announce, reuse_port: bool = False) -> AsyncIterator[Running]:
+    """Serve while the context lasts; what runs at its end is cancelled.
+
+    Raises:
+        StartError: see `serve`.
+    """
+    await _prepare(config, announce)
+    async with AsyncExitStack() as stack:
+        state: list[Assembly] = []
+        telemetry = build(_telemetry_settings(config), lambda: state[0].snapshot() if state else ())
+        stack.push_async_callback(telemetry.shutdown)
+        changed = asyncio.Event()
+        assembly = _assemble(config, telemetry, changed)
+        state.append(assembly)
+        stack.push_async_callback(assembly.close)
+        health = HealthBoard()
+        observer = fan_out_rpc(telemetry.rpc_observers)
+        rpc = RpcServer(
+            _server_settings(config.server, reuse_port=reuse_port), assembly.router, health, observer
+        )
+        await _start(rpc)
+        stack.push_async_callback(rpc.stop)
+        await stack.enter_async_context(_background(assembly.checks.run(), "active checks"))
+        await stack.enter_async_context(_background(_show_health(assembly, health, changed), "health"))
+        yield Running(assembly, rpc, health)
+
+
+def _assemble(config: Config, telemetry: Telemetry, changed: asyncio.Event) -> Assembly:
+    observer = fan_out((CallHolder(), *telemetry.observers))
+    clock = asyncio.get_running_loop().time
+    try:
+        return assemble(config, observer, clock, changed=changed.set)
+    except SetupError as error:
+        raise StartError(str(error)) from None
+
+
+async def _start(rpc: RpcServer) -> None:
+    try:
+        await rpc.start()
+    except (BindError, TlsError) as error:
+        raise StartError(str(error)) from None
+
+
+def _server_settings(server: ServerConfig, *, reuse_port: bool) -> ServerSettings:
+    tls = server.tls
+    return ServerSettings(
+        listen=server.listen,
+        health_listen=server.health_listen,
+        tls=tls and Tls(Path(tls.cert), Path(tls.key), tls.client_ca and Path(tls.client_ca)),
+        reflection=server.reflection,
+        reuse_port=reuse_port,
+        max_receive_bytes=server.max_receive_bytes,
+        max_send_bytes=server.max_send_bytes,
+        longest_stream=server.deadline.stream,
+    )
+
+
+def _telemetry_settings(config: Config) -> TelemetrySettings:
+    telemetry = config.telemetry
+    return TelemetrySettings(
+        service_name=telemetry.service_name,
+        otlp_endpoint=telemetry.otlp_endpoint,
+        sample_ratio=telemetry.sample_ratio,
+        record_content=telemetry.record_content,
+        log_format=telemetry.log.format,
+        log_level=telemetry.log.level,
+    )
+
+
+async def _prepare(config: Config, announce: Announce) -> None:
+    try:
+        await asyncio.to_thread(prepare, config, announce)
+    except SetupError as error:
+        raise StartError(str(error)) from None
+
+
+async def _show_health(assembly: Assembly, health: HealthBoard, changed: asyncio.Event) -> None:
+    while True:
+        changed.clear()
+        health.set_ready(_ready(assembly))
+        for name, target in assembly.targets.items():
+            health.set(f"target/{name}", target.serving)
+        for route in assembly.routes:
+            health.set(f"route/{route.name}", any(target.serving for target in route.targets))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_HEALTH_REFRESH):
+                await changed.wait()
+
+
+def _ready(assembly: Assembly) -> bool:
+    return all(upstream.healthy is True for upstream in assembly.upstreams.values() if upstream.required)
+
+
+@asynccontextmanager
+async def _background(work: Coroutine[None, None, None], name: str) -> AsyncIterator[None]:
+    task = asyncio.create_task(work, name=name)
+    task.add_done_callback(_log_unexpected_end)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
+
+
+def _log_unexpected_end(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        _log.critical("The task %s ended: the server goes on without it.", task.get_name(), exc_info=error)
+
+
+@contextmanager
+def _signals() -> Iterator[asyncio.Event]:
+    told = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, told.set)
+    try:
+        yield told
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+
+async def _drain_until(rpc: RpcServer, config: Config, told_again: asyncio.Event) -> None:
+    draining = asyncio.create_task(rpc.drain(config.server.drain_delay, config.server.drain_grace))
+    impatient = asyncio.create_task(told_again.wait())
+    await asyncio.wait({draining, impatient}, return_when=asyncio.FIRST_COMPLETED)
+    for task in (draining, impatient):
+        task.cancel()
+    await asyncio.wait({draining, impatient})

@@ -1,0 +1,206 @@
+"""From the configuration to the core's objects: upstreams, targets, routes, router.
+
+Knows the configuration and the core, nothing of servers, signals or processes.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from router_server.config.tree import Config, HealthCheckConfig, TargetConfig
+from router_server.core.breaker import BreakerSettings, BreakerState
+from router_server.core.checks import Checks
+from router_server.core.deadline import Timeouts
+from router_server.core.limiter import Limiter, Limits
+from router_server.core.observer import Observer
+from router_server.core.provider import Surroundings
+from router_server.core.router import Router, RouterSettings, no_direct
+from router_server.core.status import TargetSnapshot
+from router_server.core.target import HealthCheck, Route, Target, TargetSettings, Upstream
+from router_server.pricing import cost_function
+from router_server.providers import load_kind
+
+Clock = Callable[[], float]
+
+_MOST_DIRECT_TARGETS = 256
+"""Targets that callers may bring into being by naming a model directly; the least recently used one goes."""
+
+
+@dataclass(slots=True)
+class Assembly:
+    """Everything that answers calls, and the means to look at it."""
+
+    upstreams: dict[str, Upstream]
+    targets: dict[str, Target]
+    routes: tuple[Route, ...]
+    checks: Checks
+    router: Router
+    direct: OrderedDict[str, Target] = field(default_factory=OrderedDict)
+
+    def snapshot(self) -> Sequence[TargetSnapshot]:
+        """Return every configured target as it is now."""
+        return [_snapshot(target) for target in self.targets.values()]
+
+    async def close(self) -> None:
+        """Close every upstream."""
+        for upstream in self.upstreams.values():
+            await upstream.provider.close()
+
+
+def prepare(config: Config, progress: Callable[[str], None]) -> None:
+    """Do what the kinds of ``config`` do once for a machine. Blocks; instant where it was done before.
+
+    Raises:
+        SetupError: something is missing, or cannot be written.
+    """
+    for name, provider in config.providers.items():
+        kind = load_kind(provider.kind)
+        if kind.prepare is not None:
+            kind.prepare(_surroundings(config, name), progress)
+
+
+def assemble(config: Config, observer: Observer, clock: Clock, *, changed: Callable[[], None]) -> Assembly:
+    """Build the router that ``config`` describes. Opens no connection.
+
+    Args:
+        config: valid in itself.
+        observer: sees every call.
+        clock: monotonic seconds, the event loop's.
+        changed: called whenever the health of a target may have changed.
+
+    Raises:
+        SetupError: a provider lacks something that only the machine can give.
+    """
+    parts = _Parts(config, observer, clock, changed)
+    upstreams = {name: parts.upstream(name) for name in config.providers}
+    targets = {name: parts.target(name, t, upstreams[t.provider]) for name, t in config.targets.items()}
+    direct: OrderedDict[str, Target] = OrderedDict()
+
+    def targets_of(upstream: Upstream) -> Sequence[Target]:
+        return [t for t in (*targets.values(), *direct.values()) if t.upstream is upstream]
+
+    checks = Checks(list(upstreams.values()), targets_of, changed)
+    routes = tuple(
+        Route(
+            name,
+            tuple(targets[target] for target in route.targets),
+            stream_recovery=route.stream_recovery,
+        )
+        for name, route in config.routes.items()
+    )
+    router = Router(
+        routes,
+        checks,
+        observer,
+        clock=clock,
+        settings=RouterSettings(
+            unary_deadline=config.server.deadline.unary,
+            stream_deadline=config.server.deadline.stream,
+            keep_answers=config.telemetry.record_content,
+        ),
+        direct=parts.direct(upstreams, direct) if config.server.allow_direct else no_direct,
+    )
+    return Assembly(upstreams, targets, routes, checks, router, direct)
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    config: Config
+    observer: Observer
+    clock: Clock
+    changed: Callable[[], None]
+
+    def upstream(self, name: str) -> Upstream:
+        provider = self.config.providers[name]
+        kind = load_kind(provider.kind)
+        limits = Limits(
+            provider.max_concurrency, provider.max_queue, provider.queue_timeout, provider.max_wait_boost
+        )
+        return Upstream(
+            name=name,
+            kind=provider.kind,
+            provider=kind.create(provider.settings, _surroundings(self.config, name)),
+            limiter=Limiter(limits, self.clock),
+            retries=provider.retries,
+            trace_context=provider.trace_context,
+            required=provider.required,
+            check=_check(provider.health_check),
+        )
+
+    def target(self, name: str, target: TargetConfig, upstream: Upstream) -> Target:
+        settings = TargetSettings(
+            name=name,
+            model=target.model,
+            capabilities=self.config.capabilities(name),
+            timeouts=self.config.timeouts(name),
+            breaker=self.config.breaker(name),
+            max_concurrency=target.max_concurrency,
+            context_window=target.context_window,
+            max_output_tokens=target.max_output_tokens,
+            temperature=target.temperature,
+            embedding_space=target.embedding_space or "",
+            cost=cost_function(upstream.kind, target.model, target.price),
+        )
+        return Target(settings, upstream, self.clock, on_change=self._breaker_changed)
+
+    def _direct_target(self, name: str, model: str, upstream: Upstream) -> Target:
+        provider = self.config.providers[upstream.name]
+        settings = TargetSettings(
+            name=name,
+            model=model,
+            capabilities=load_kind(provider.kind).capabilities_of(provider.settings, model),
+            timeouts=Timeouts(**provider.timeouts.model_dump()),
+            breaker=BreakerSettings(**provider.breaker.model_dump()),
+            cost=cost_function(provider.kind, model, None),
+        )
+        return Target(settings, upstream, self.clock, on_change=self._breaker_changed)
+
+    def direct(
+        self, upstreams: dict[str, Upstream], known: OrderedDict[str, Target]
+    ) -> Callable[[str, str], Target | None]:
+        """Return what gives the target for a provider and a model that a caller names."""
+
+        def find(provider: str, model: str) -> Target | None:
+            if provider not in upstreams:
+                return None
+            name = f"{provider}/{model}"
+            if name not in known:
+                known[name] = self._direct_target(name, model, upstreams[provider])
+            known.move_to_end(name)
+            if len(known) > _MOST_DIRECT_TARGETS:
+                known.popitem(last=False)
+            return known[name]
+
+        return find
+
+    def _breaker_changed(self, target: Target, before: BreakerState, after: BreakerState) -> None:
+        self.observer.breaker_changed(target.name, target.upstream.name, before.value, after.value)
+        self.changed()
+
+
+def _surroundings(config: Config, name: str) -> Surroundings:
+    provider = config.providers[name]
+    return Surroundings(
+        name=name,
+        retry_after_cap=provider.retry_after_cap,
+        max_connections=provider.max_concurrency,
+        models=tuple(target.model for target in config.targets.values() if target.provider == name),
+    )
+
+
+def _check(check: HealthCheckConfig | None) -> HealthCheck | None:
+    return None if check is None else HealthCheck(check.interval, check.timeout)
+
+
+def _snapshot(target: Target) -> TargetSnapshot:
+    return TargetSnapshot(
+        target=target.name,
+        provider=target.upstream.name,
+        inflight=target.gate.inflight,
+        queued=target.gate.queued,
+        breaker=target.breaker.state.value,
+        cooling=target.cooldown.remaining,
+        healthy=target.upstream.healthy,
+    )
