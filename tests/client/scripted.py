@@ -145,6 +145,11 @@ class ScriptedRouter(service_pb2_grpc.ModelRouterServiceServicer):
         self.calls.clear()
         self._scripts = list(scripts)
 
+    def script(self, request: Any, *, streamed: bool) -> Script:
+        """Return what the next call is answered with."""
+        del request, streamed
+        return self._scripts[min(len(self.calls), len(self._scripts) - 1)]
+
     async def Chat(self, request: Any, context: Any) -> Any:  # noqa: N802 - gRPC names it
         return await self._one(request, context)
 
@@ -155,17 +160,17 @@ class ScriptedRouter(service_pb2_grpc.ModelRouterServiceServicer):
         return await self._one(request, context)
 
     async def StreamChat(self, request: Any, context: Any) -> AsyncIterator[Any]:  # noqa: N802 - gRPC names it
-        async for step in self._steps(request, context):
+        async for step in self._steps(request, context, streamed=True):
             yield step
 
     async def _one(self, request: Any, context: Any) -> Any:
-        return await anext(self._steps(request, context))
+        return await anext(self._steps(request, context, streamed=False))
 
-    async def _steps(self, request: Any, context: Any) -> AsyncIterator[Any]:
+    async def _steps(self, request: Any, context: Any, *, streamed: bool) -> AsyncIterator[Any]:
         remaining = context.time_remaining()
         call = Call(request, dict(context.invocation_metadata()), remaining)
         context.add_done_callback(lambda _: call.over.set())
-        script = self._scripts[min(len(self.calls), len(self._scripts) - 1)]
+        script = self.script(request, streamed=streamed)
         self.calls.append(call)
         for step in script:
             match step:
