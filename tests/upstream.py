@@ -197,6 +197,8 @@ class Upstream:
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        # The connections' ends are told in the loop's next turn.
+        await asyncio.sleep(0)
 
     async def close(self) -> None:
         """Stop, and fail where a request came that nothing was said about."""
@@ -215,9 +217,14 @@ class Upstream:
         reader = asyncio.StreamReader()
 
         def connected(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            if self._server is None:
+                writer.transport.abort()
+                return
             self.connections.append(connection)
             task = asyncio.get_running_loop().create_task(self._serve(connection, reader, writer))
             self._tasks.add(task)
+            # Not in a ``finally`` of the task: it may be cancelled before its first step.
+            task.add_done_callback(lambda _: writer.transport.abort())
             task.add_done_callback(self._tasks.discard)
 
         return _WatchedProtocol(connection.closed, reader, connected)
@@ -234,8 +241,6 @@ class Upstream:
                     return
         except (ConnectionError, asyncio.IncompleteReadError):
             connection.closed.set()
-        finally:
-            writer.transport.abort()
 
     def _steps_for(self, request: Request) -> Steps:
         what = self._by_path.get(request.path)
