@@ -12,6 +12,7 @@ from router_server.core.opaque import seal
 from router_server.core.types import Answer, Blob, Message, Reasoning, Role, Text, ToolCall
 from router_server.providers._gemini_contents import KIND_NAME
 from router_server.providers._gemini_shapes import (
+    NULL,
     WireCandidate,
     WireFunctionCall,
     WirePart,
@@ -88,9 +89,9 @@ def _tool_call(call: WireFunctionCall, opaque_state: bytes) -> ToolCall:
 
 def _arguments(call: WireFunctionCall) -> str:
     """Return the arguments as Gemini wrote them, without the line breaks of its pretty printing."""
-    raw = b"null" if call.args is None else bytes(call.args)
-    if raw == b"null":
+    if call.args == NULL:
         return "{}"
+    raw = bytes(call.args)
     if not raw.startswith(b"{"):
         raise UpstreamError(Outcome.MALFORMED, "wrong_shape")
     try:

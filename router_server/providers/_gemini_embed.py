@@ -20,7 +20,7 @@ from router_server.core.types import Embeddings, EmbeddingTask, Vectors
 from router_server.providers._gemini_errors import answer_failure
 from router_server.providers._gemini_models import resource_name
 from router_server.providers._gemini_options import merge_options
-from router_server.providers._gemini_shapes import WireUsage, usage_of
+from router_server.providers._gemini_shapes import NULL, WireUsage, usage_of
 
 MAX_BATCH: Final = 100
 """Google's limit on the requests in one batch."""
@@ -48,7 +48,7 @@ class _Values(msgspec.Struct, gc=False):
 class _Answer(msgspec.Struct, rename="camel", gc=False):
     embeddings: list[_Values] | None = None
     usage_metadata: WireUsage | None = None
-    error: msgspec.Raw | None = None
+    error: msgspec.Raw = NULL
 
 
 _ANSWER: Final = msgspec.json.Decoder(_Answer)
@@ -87,8 +87,8 @@ def read_embeddings(body: bytes, count: int, retry_after_cap: float) -> Embeddin
         raise UpstreamError(Outcome.MALFORMED, "wrong_shape") from None
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise UpstreamError(Outcome.MALFORMED, "not_json") from None
-    if answer.error is not None and bytes(answer.error) != b"null":
-        raise answer_failure(bytes(answer.error), retry_after_cap)
+    if answer.error != NULL:
+        raise answer_failure(answer.error, retry_after_cap)
     vectors = _matrix([embedding.values for embedding in answer.embeddings or ()], count)
     return Embeddings(vectors, usage_of(answer.usage_metadata))
 

@@ -56,7 +56,7 @@ def read_error(status: int, body: bytes) -> Verdict:
     return NO_VERDICT if error is None else _verdict(error, status)
 
 
-def answer_failure(raw: bytes, retry_after_cap: float) -> UpstreamError:
+def answer_failure(raw: msgspec.Raw, retry_after_cap: float) -> UpstreamError:
     """Return the failure that an ``error`` value inside a successful answer means: its own code decides."""
     try:
         error = _ERROR.decode(raw)

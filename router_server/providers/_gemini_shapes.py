@@ -16,13 +16,16 @@ from router_server.core.errors import Outcome, UpstreamError
 from router_server.core.types import FinishReason, TokenLogprob, Usage
 from router_server.providers._gemini_errors import answer_failure
 
+NULL: Final = msgspec.Raw(b"null")
+"""A value that is missing; msgspec cannot tell raw JSON from None by the type."""
+
 
 class WireFunctionCall(msgspec.Struct, gc=False):
     """A function call, always whole: only other doors of Google stream the arguments."""
 
     id: str | None = None
     name: str | None = None
-    args: msgspec.Raw | None = None
+    args: msgspec.Raw = NULL
 
 
 class WireBlob(msgspec.Struct, rename="camel", gc=False):
@@ -100,7 +103,7 @@ class WireAnswer(msgspec.Struct, rename="camel", gc=False):
     prompt_feedback: WireFeedback | None = None
     usage_metadata: WireUsage | None = None
     model_version: str | None = None
-    error: msgspec.Raw | None = None
+    error: msgspec.Raw = NULL
 
     @property
     def candidate(self) -> WireCandidate | None:
@@ -147,9 +150,8 @@ def decode(body: bytes, retry_after_cap: float) -> WireAnswer:
         raise UpstreamError(Outcome.MALFORMED, "wrong_shape") from None
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise UpstreamError(Outcome.MALFORMED, "not_json") from None
-    error = b"null" if answer.error is None else bytes(answer.error)
-    if error != b"null":
-        raise answer_failure(error, retry_after_cap)
+    if answer.error != NULL:
+        raise answer_failure(answer.error, retry_after_cap)
     return answer
 
 
