@@ -1,0 +1,47 @@
+"""What is allowed but unwise: warnings for whoever starts the server.
+
+Refuses to forbid anything; `references` does that.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Any
+
+from pydantic import BaseModel, SecretStr
+
+from router_server.config.tree import Config
+from router_server.config.values import host_and_port
+
+
+def warnings_of(config: Config) -> tuple[str, ...]:
+    """Return one sentence for each setting that is allowed and unwise."""
+    listen = config.server.listen
+    if not _is_reachable(listen) or (config.server.tls and config.server.tls.client_ca):
+        return ()
+    how = "with TLS but no client_ca" if config.server.tls else "in plaintext"
+    keys = [name for name, provider in config.providers.items() if _holds_key(provider.settings)]
+    spends = f", and spends the key of {', '.join(keys)}: an open relay" if keys else ""
+    warning = (
+        f"server.listen {listen} is reachable from other machines {how}: whoever reaches it can call "
+        f"every model{spends}. Listen on 127.0.0.1, set server.tls with client_ca, or keep others out with "
+        "a firewall."
+    )
+    return (warning,)
+
+
+def _is_reachable(address: str) -> bool:
+    parts = host_and_port(address)
+    if parts is None or parts[0] == "localhost":
+        return False
+    try:
+        return not ipaddress.ip_address(parts[0].partition("%")[0]).is_loopback
+    except ValueError:
+        return True
+
+
+def _holds_key(settings: Any) -> bool:
+    if not isinstance(settings, BaseModel):
+        return False
+    values = [getattr(settings, name) for name in type(settings).model_fields]
+    return any(isinstance(value, SecretStr) and value.get_secret_value() for value in values)
