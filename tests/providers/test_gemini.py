@@ -1,21 +1,17 @@
 import asyncio
 import json
 import logging
-import struct
 import traceback
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from llmock.pytest_plugin import LLMock
 from pydantic import ValidationError
 
 from router_server.core.errors import Outcome, UpstreamError
 from router_server.core.needs import needs_of
-from router_server.core.provider import Provider, Surroundings, UpstreamChat, UpstreamEmbed
+from router_server.core.provider import Provider, UpstreamChat
 from router_server.core.types import (
-    ChatRequest,
-    Delta,
     EmbeddingTask,
     EmbedRequest,
     FinishReason,
@@ -24,13 +20,11 @@ from router_server.core.types import (
     Role,
     StreamItem,
     Text,
-    Tool,
-    ToolCall,
-    ToolResult,
     Usage,
 )
 from router_server.providers.gemini import KIND, GeminiProvider
-from tests.providers.asks import ask, ask_vectors, finish_in, items_of, read_into, text_in, usage_in
+from tests.providers.asks import ask, finish_in, items_of, read_into, text_in, usage_in
+from tests.providers.gemini_upstream import KEY, MODEL, STREAM, UNARY, WHOLE, failure_of, make, said
 from tests.upstream import (
     LAST_CHUNK,
     SSE_HEAD,
@@ -40,28 +34,8 @@ from tests.upstream import (
     event,
     head,
     json_reply,
-    reply,
     sse_reply,
 )
-
-KEY = "AIza-very-secret"
-MODEL = "gemini-3-flash"
-UNARY = f"/v1/models/{MODEL}:generateContent"
-STREAM = f"/v1/models/{MODEL}:streamGenerateContent?alt=sse"
-
-
-def said(text: str, finish: str = "", usage: Any = None) -> dict[str, Any]:
-    candidate: dict[str, Any] = {"content": {"role": "model", "parts": [{"text": text}]}}
-    if finish:
-        candidate["finishReason"] = finish
-    return {"candidates": [candidate], "modelVersion": "v", **({"usageMetadata": usage} if usage else {})}
-
-
-WHOLE = said("Hello", "STOP", {"promptTokenCount": 2, "candidatesTokenCount": 1})
-
-
-def make(base_url: str, surroundings: Surroundings | None = None, key: str = KEY) -> Provider:
-    return KIND.create(KIND.settings(api_key=key, base_url=base_url), surroundings or Surroundings("gemini"))
 
 
 @pytest.fixture
@@ -75,12 +49,6 @@ async def gemini(upstream: Upstream) -> AsyncIterator[Provider]:
     provider = make(upstream.base_url)
     yield provider
     await provider.close()
-
-
-async def failure_of(provider: Provider) -> UpstreamError:
-    with pytest.raises(UpstreamError) as caught:
-        await provider.chat(ask("Hi", model=MODEL))
-    return caught.value
 
 
 async def test_a_chat_over_the_wire(upstream: Upstream, gemini: Provider) -> None:
@@ -213,178 +181,6 @@ async def test_a_server_without_sse_is_understood(upstream: Upstream, gemini: Pr
     assert text_in(await items_of(gemini.stream(ask("Hi", model=MODEL)))) == "Hello"
 
 
-@pytest.mark.parametrize("wrapped", [False, True])
-@pytest.mark.parametrize(
-    ("status", "error", "outcome", "reason"),
-    [
-        (
-            400,
-            {
-                "message": "API key not valid.",
-                "details": [{"reason": "API_KEY_INVALID", "domain": "googleapis.com"}],
-            },
-            Outcome.AUTH,
-            "api_key_refused",
-        ),
-        (
-            400,
-            {"message": "The input token count (9) exceeds the maximum number of tokens allowed (8)."},
-            Outcome.CONTEXT_LENGTH,
-            "context_length",
-        ),
-        (
-            400,
-            {"status": "FAILED_PRECONDITION", "message": "User location is not supported for the API use."},
-            Outcome.AUTH,
-            "location_unsupported",
-        ),
-        (
-            400,
-            {"status": "FAILED_PRECONDITION", "message": "The file is not ACTIVE."},
-            Outcome.INVALID_REQUEST,
-            "",
-        ),
-        (400, {"status": "INVALID_ARGUMENT", "message": "Bad."}, Outcome.INVALID_REQUEST, ""),
-        (401, {}, Outcome.AUTH, ""),
-        (403, {"status": "PERMISSION_DENIED"}, Outcome.AUTH, ""),
-        (404, {"status": "NOT_FOUND"}, Outcome.MODEL_MISSING, ""),
-        (
-            429,
-            {"message": "Quota: exceeds the maximum number of tokens per minute"},
-            Outcome.RATE_LIMITED,
-            "",
-        ),
-        (500, {"status": "INTERNAL"}, Outcome.UNAVAILABLE, ""),
-        (503, {"status": "UNAVAILABLE"}, Outcome.UNAVAILABLE, ""),
-    ],
-)
-async def test_what_googles_errors_mean(
-    upstream: Upstream,
-    gemini: Provider,
-    status: int,
-    error: Any,
-    outcome: Outcome,
-    reason: str,
-    *,
-    wrapped: bool,
-) -> None:
-    body = {"error": {"code": status, **error}}
-    upstream.then(json_reply([body] if wrapped else body, status))
-
-    found = await failure_of(gemini)
-
-    assert (found.outcome, found.status, found.reason) == (outcome, status, reason or f"http_{status}")
-
-
-@pytest.mark.parametrize(
-    "body", [b"", b"<html>", b"[]", b"[3]", b'{"error": "text"}', b'{"error": {"code": "\xff"}}']
-)
-async def test_an_error_that_says_nothing_is_left_to_its_status(
-    upstream: Upstream, gemini: Provider, body: bytes
-) -> None:
-    upstream.then(reply(body, 503))
-
-    assert (await failure_of(gemini)).reason == "http_503"
-
-
-@pytest.mark.parametrize(
-    ("delay", "headers", "wait"),
-    [
-        ("7s", {}, 7.0),
-        ("45.837906927s", {}, 45.837906927),
-        ("3600s", {}, 60.0),
-        ("soon", {"Retry-After": "3"}, 3.0),
-        ("2s", {"Retry-After": "30"}, 2.0),
-    ],
-)
-async def test_the_body_says_how_long_to_wait(
-    upstream: Upstream, gemini: Provider, delay: str, headers: dict[str, str], wait: float
-) -> None:
-    details = [
-        {"@type": "type.googleapis.com/google.rpc.Help", "links": []},
-        {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": delay},
-    ]
-    error = {"error": {"code": 429, "status": "RESOURCE_EXHAUSTED", "details": details}}
-    upstream.then(json_reply(error, 429, headers))
-
-    found = await failure_of(gemini)
-
-    assert found.outcome is Outcome.RATE_LIMITED
-    assert found.retry_after == pytest.approx(wait)
-
-
-async def test_vectors(upstream: Upstream, gemini: Provider) -> None:
-    rows = [{"values": [0.5, -1.0]}, {"values": [1e-3, 2]}]
-    upstream.then(json_reply({"embeddings": rows, "usageMetadata": {"promptTokenCount": 4}}))
-    request = EmbedRequest("route", ("a", "b"), dimensions=2, task=EmbeddingTask.QUERY)
-
-    found = await gemini.embed(UpstreamEmbed("gemini-embedding-001", request, {"autoTruncate": False}))
-
-    assert found.vectors.dimensions == 2
-    assert struct.unpack("<4f", found.vectors.data) == pytest.approx((0.5, -1.0, 1e-3, 2.0))
-    assert found.usage == Usage(4)
-    assert upstream.requests[0].target == "/v1/models/gemini-embedding-001:batchEmbedContents"
-    shared = {
-        "model": "models/gemini-embedding-001",
-        "outputDimensionality": 2,
-        "taskType": "RETRIEVAL_QUERY",
-        "autoTruncate": False,
-    }
-    assert upstream.requests[0].json == {
-        "requests": [{**shared, "content": {"parts": [{"text": text}]}} for text in ("a", "b")]
-    }
-
-
-@pytest.mark.parametrize(
-    ("task", "text"),
-    [
-        (EmbeddingTask.QUERY, "task: search result | query: a"),
-        (EmbeddingTask.DOCUMENT, "title: none | text: a"),
-        (None, "a"),
-    ],
-)
-async def test_newer_models_are_told_the_task_in_words(
-    upstream: Upstream, gemini: Provider, task: EmbeddingTask | None, text: str
-) -> None:
-    upstream.then(json_reply({"embeddings": [{"values": [1]}]}))
-
-    found = await gemini.embed(UpstreamEmbed("gemini-embedding-2", EmbedRequest("route", ("a",), task=task)))
-
-    assert found.usage is None
-    assert upstream.requests[0].json["requests"] == [
-        {"model": "models/gemini-embedding-2", "content": {"parts": [{"text": text}]}}
-    ]
-
-
-@pytest.mark.parametrize(
-    ("body", "outcome", "reason"),
-    [
-        ({}, Outcome.MALFORMED, "wrong_number_of_vectors"),
-        ({"embeddings": [{"values": [1]}]}, Outcome.MALFORMED, "wrong_number_of_vectors"),
-        ({"embeddings": [{"values": [1]}, {"values": [1, 2]}]}, Outcome.MALFORMED, "wrong_vector_length"),
-        ({"embeddings": [{"values": []}, {"values": []}]}, Outcome.MALFORMED, "wrong_vector_length"),
-        ({"embeddings": [{"values": [None]}, {"values": [1]}]}, Outcome.MALFORMED, "wrong_shape"),
-        ({"error": {"code": 429}}, Outcome.RATE_LIMITED, "http_429"),
-    ],
-)
-async def test_vectors_that_are_none(
-    upstream: Upstream, gemini: Provider, body: Any, outcome: Outcome, reason: str
-) -> None:
-    upstream.then(json_reply(body))
-
-    with pytest.raises(UpstreamError) as caught:
-        await gemini.embed(ask_vectors("a", "b"))
-
-    assert (caught.value.outcome, caught.value.reason) == (outcome, reason)
-
-
-async def test_an_embedding_cannot_be_given_other_texts_by_option(gemini: Provider) -> None:
-    request = EmbedRequest("route", ("a",))
-
-    with pytest.raises(UpstreamError, match="provider_option_refused"):
-        await gemini.embed(UpstreamEmbed("m", request, {"content": {}}))
-
-
 @pytest.mark.parametrize(
     ("status", "well"), [(200, True), (404, None), (405, None), (400, False), (403, False), (503, False)]
 )
@@ -471,78 +267,3 @@ async def test_the_kind_presents_itself(upstream: Upstream, gemini: Provider) ->
     assert gemini.address == ("127.0.0.1", int(upstream.root_url.rpartition(":")[2]))
     assert gemini.max_embed_batch == 100
     assert needs_of(EmbedRequest("r", ("a",), dimensions=3, task=EmbeddingTask.QUERY)) <= KIND.capabilities
-
-
-@pytest.fixture
-async def mocked(llmock: LLMock) -> AsyncIterator[Provider]:
-    provider = make(f"{llmock.base_url('gemini')}/v1beta", key="llmock-test-key")
-    yield provider
-    await provider.close()
-
-
-async def test_llmock_answers(llmock: LLMock, mocked: Provider) -> None:
-    llmock.reply("Paris it is.", times=2)
-
-    answer = await mocked.chat(ask("Capital of France?", model="gemini-2.5-pro", system="Be brief."))
-    items = await items_of(mocked.stream(ask("Capital of France?", model="gemini-2.5-pro")))
-
-    assert answer.message.content == (Text("Paris it is."),)
-    assert text_in(items) == "Paris it is."
-    assert finish_in(items) is answer.finish_reason is FinishReason.STOP
-    assert answer.usage is not None
-    assert answer.usage.output_tokens == usage_in(items).output_tokens > 0
-    assert await mocked.check() is True
-    llmock.assert_resilient()
-
-
-async def test_llmock_calls_a_tool_and_takes_its_result(llmock: LLMock, mocked: Provider) -> None:
-    llmock.call_tool("weather", {"city": "Oslo"}, times=2)
-    question = Message(Role.USER, (Text("Weather in Oslo?"),))
-    request = ChatRequest("route", (question,), tools=(Tool("weather", "", '{"type": "object"}'),))
-
-    answer = await mocked.chat(UpstreamChat("gemini-2.5-pro", request))
-    items = await items_of(mocked.stream(UpstreamChat("gemini-2.5-pro", request)))
-
-    [call] = [part for part in answer.message.content if isinstance(part, ToolCall)]
-    [delta] = [item for item in items if isinstance(item, Delta) and item.tool_name]
-    assert (call.name, call.arguments_json) == (delta.tool_name, delta.text) == ("weather", '{"city":"Oslo"}')
-    assert finish_in(items) is answer.finish_reason is FinishReason.TOOL_CALLS
-
-    llmock.reply("It rains.")
-    result = Message(Role.TOOL, (ToolResult(call.id, (Text("rain"),)),))
-    request = ChatRequest("route", (question, answer.message, result), tools=request.tools)
-    assert (await mocked.chat(UpstreamChat("gemini-2.5-pro", request))).message.content == (
-        Text("It rains."),
-    )
-
-
-async def test_llmock_fails_in_every_way(llmock: LLMock, mocked: Provider) -> None:
-    llmock.rate_limit(retry_after=2.0)
-    limited = await failure_of(mocked)
-    llmock.context_overflow()
-    too_long = await failure_of(mocked)
-    llmock.fail(503)
-    down = await failure_of(mocked)
-
-    assert (limited.outcome, limited.retry_after) == (Outcome.RATE_LIMITED, 2.0)
-    assert (too_long.outcome, down.outcome) == (Outcome.CONTEXT_LENGTH, Outcome.UNAVAILABLE)
-
-
-@pytest.mark.parametrize(
-    ("fault", "outcome"),
-    [
-        ("truncate", Outcome.MALFORMED),
-        ("corrupt", Outcome.MALFORMED),
-        ("disconnect", Outcome.UNAVAILABLE),
-    ],
-)
-async def test_llmock_breaks_a_stream(llmock: LLMock, mocked: Provider, fault: str, outcome: Outcome) -> None:
-    llmock.reply("one two three four five")
-    getattr(llmock, fault)(after_chunks=2)
-    items: list[StreamItem] = []
-
-    with pytest.raises(UpstreamError) as caught:
-        await read_into(items, mocked.stream(ask("Count.", model="gemini-2.5-pro")))
-
-    assert caught.value.outcome is outcome
-    assert "one two three four five".startswith(text_in(items))

@@ -1,98 +1,36 @@
-import json
-from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from router_server.core.errors import Outcome, UpstreamError
-from router_server.core.opaque import seal, unseal
-from router_server.core.provider import UpstreamChat
-from router_server.core.stream import assemble
+from router_server.core.opaque import unseal
 from router_server.core.types import (
-    Answer,
     Blob,
-    ChatRequest,
     Delta,
     DeltaKind,
-    Finish,
     FinishReason,
-    Part,
     Reasoning,
-    Report,
-    StreamItem,
     Text,
     TokenLogprob,
     ToolCall,
     Usage,
 )
 from router_server.providers._gemini_answer import read_answer
-from router_server.providers._gemini_request import chat_body
-from router_server.providers._gemini_stream import StreamedAnswer, events_of
-from router_server.providers._sse import EventParser
-
-MODEL = "gemini-3.1-pro-preview"
-
-
-def chunk(*parts: Any, finish: str = "", usage: Any = None, **rest: Any) -> dict[str, Any]:
-    candidate: dict[str, Any] = {"content": {"role": "model", "parts": list(parts)}, "index": 0}
-    if finish:
-        candidate["finishReason"] = finish
-    candidate.update({name: rest.pop(name) for name in ("logprobsResult",) if name in rest})
-    return {"candidates": [candidate], **({"usageMetadata": usage} if usage else {}), **rest}
-
-
-def call(name: str, arguments: Any = None, identity: str = "") -> dict[str, Any]:
-    function = {"name": name, **({"id": identity} if identity else {})}
-    return {"functionCall": function if arguments is None else {**function, "args": arguments}}
-
-
-def read(value: Any) -> Answer:
-    return read_answer(json.dumps(value).encode(), MODEL, 60.0)
-
-
-def stream(*chunks: Any) -> list[StreamItem]:
-    answer = StreamedAnswer(MODEL, 60.0)
-    items = [item for one in chunks for item in answer.take([json.dumps(one).encode()])]
-    answer.end()
-    return items
-
-
-def deltas(items: Sequence[StreamItem]) -> list[Delta]:
-    return [item for item in items if isinstance(item, Delta)]
-
-
-def parts(items: Sequence[StreamItem]) -> tuple[Part, ...]:
-    return assemble(deltas(items)).content
-
-
-def finish(items: Sequence[StreamItem]) -> FinishReason:
-    [reason] = [item.reason for item in items if isinstance(item, Finish)]
-    return reason
-
-
-def failure(*chunks: Any, unary: bool = False) -> UpstreamError:
-    with pytest.raises(UpstreamError) as caught:
-        _ = read(chunks[0]) if unary else stream(*chunks)
-    return caught.value
-
-
-def sealed(signature: str) -> bytes:
-    return seal("gemini", MODEL, signature.encode())
-
-
-USAGE = {
-    "promptTokenCount": 10,
-    "cachedContentTokenCount": 4,
-    "toolUsePromptTokenCount": 3,
-    "candidatesTokenCount": 5,
-    "thoughtsTokenCount": 7,
-    "totalTokenCount": 25,
-    "promptTokensDetails": [{"modality": "TEXT", "tokenCount": 10}],
-}
-OUR_USAGE = Usage(13, 12, cache_read_input_tokens=4, reasoning_output_tokens=7)
+from router_server.providers._gemini_stream import StreamedAnswer
+from tests.providers.gemini_chunks import (
+    MODEL,
+    OUR_USAGE,
+    USAGE,
+    call,
+    chunk,
+    deltas,
+    failure,
+    finish,
+    parts,
+    read,
+    sealed,
+    stream,
+)
 
 
 def test_a_whole_answer() -> None:
@@ -155,94 +93,12 @@ def test_calls_without_an_id_get_one_each() -> None:
     assert all(0 < len(identity) <= 40 for identity in identities)  # the longest that OpenAI takes
 
 
-def test_text_goes_on_in_its_part_until_the_kind_changes() -> None:
-    items = stream(
-        chunk({"text": "Let ", "thought": True}),
-        chunk({"text": "me see.", "thought": True}, {"text": "It "}),
-        chunk({"text": "is"}),
-        chunk(call("f", {"a": 1}, "x")),
-        chunk({"text": " so."}, finish="STOP"),
-    )
-
-    assert [(delta.part_index, delta.kind, delta.text) for delta in deltas(items)] == [
-        (0, DeltaKind.REASONING, "Let "),
-        (0, DeltaKind.REASONING, "me see."),
-        (1, DeltaKind.TEXT, "It "),
-        (1, DeltaKind.TEXT, "is"),
-        (2, DeltaKind.TOOL_CALL, '{"a":1}'),
-        (3, DeltaKind.TEXT, " so."),
-    ]
-    assert parts(items)[2] == ToolCall("x", "f", '{"a":1}')
-    assert finish(items) is FinishReason.TOOL_CALLS
-
-
-def test_a_signature_keeps_its_part_to_itself() -> None:
-    items = stream(
-        chunk({"text": "a"}),
-        chunk({"text": "b", "thoughtSignature": "B=="}),
-        chunk({"text": "c"}),
-        chunk({"text": "d"}),
-        chunk({"text": "", "thoughtSignature": "E=="}, finish="STOP"),
-    )
-
-    assert parts(items) == (Text("a"), Text("b", sealed("B==")), Text("cd"), Text("", sealed("E==")))
-
-
-def test_what_a_stream_brought_goes_back_as_it_came() -> None:
-    came = [
-        {"text": "Hm.", "thought": True, "thoughtSignature": "A=="},
-        {"text": "So."},
-        {"functionCall": {"id": "1", "name": "f", "args": {"x": 1}}, "thoughtSignature": "B=="},
-        {"functionCall": {"id": "2", "name": "g", "args": {}}},
-        {"text": "", "thoughtSignature": "C=="},
-    ]
-    message = assemble(deltas(stream(*(chunk(part) for part in came[:-1]), chunk(came[-1], finish="STOP"))))
-
-    body = json.loads(chat_body(UpstreamChat(MODEL, ChatRequest("route", (message,)))))
-
-    assert body["contents"] == [{"role": "model", "parts": came}]
-
-
 def test_the_signature_is_sealed_with_the_model_that_gave_it() -> None:
     [part] = read(chunk({"text": "x", "thoughtSignature": "A=="}, finish="STOP")).message.content
     envelope = unseal(part.opaque_state)
 
     assert envelope is not None
     assert (envelope.kind, envelope.model, envelope.payload) == ("gemini", MODEL, b"A==")
-
-
-def test_usage_and_model_are_reported_when_they_are_news() -> None:
-    first = {"promptTokenCount": 10}
-    items = stream(
-        chunk({"text": "a"}, usage=first, modelVersion="v"),
-        chunk({"text": "b"}, usage=first, modelVersion="v"),
-        chunk({"text": "c"}, finish="STOP", usage=USAGE, modelVersion="v"),
-    )
-
-    assert [item for item in items if isinstance(item, Report)] == [
-        Report(Usage(10), "v"),
-        Report(OUR_USAGE),
-    ]
-    assert items[-2:] == [Finish(FinishReason.STOP), Report(OUR_USAGE)]
-
-
-def test_one_read_of_many_events_makes_one_report_after_the_rest() -> None:
-    answer = StreamedAnswer(MODEL, 60.0)
-    events = [
-        json.dumps(one).encode()
-        for one in (
-            chunk({"text": "a"}, usage={"promptTokenCount": 1}, modelVersion="v"),
-            chunk({"text": "b"}, finish="STOP", usage={"promptTokenCount": 1, "candidatesTokenCount": 2}),
-            chunk({"text": "not ours any more"}),
-        )
-    ]
-
-    assert answer.take(events) == [
-        Delta(0, DeltaKind.TEXT, "a"),
-        Delta(0, DeltaKind.TEXT, "b"),
-        Finish(FinishReason.STOP),
-        Report(Usage(1, 2), "v"),
-    ]
 
 
 def test_log_probabilities_come_with_the_text() -> None:
@@ -335,12 +191,6 @@ def test_feedback_that_blocks_nothing_says_nothing() -> None:
     assert read(said).finish_reason is FinishReason.STOP
 
 
-def test_a_stream_without_a_finish_reason_is_not_whole() -> None:
-    error = failure(chunk({"text": "x"}, usage={"promptTokenCount": 3}))
-
-    assert (error.outcome, error.reason, error.usage) == (Outcome.MALFORMED, "no_finish_reason", Usage(3))
-
-
 @pytest.mark.parametrize(
     ("said", "token"),
     [
@@ -389,86 +239,3 @@ def test_an_error_inside_an_answer_is_classed_by_its_code(
 ) -> None:
     for found in (failure({"error": error}, unary=True), failure(chunk({"text": "x"}), {"error": error})):
         assert (found.outcome, found.retry_after) == (outcome, retry_after)
-
-
-def test_media_have_no_place_in_a_stream() -> None:
-    error = failure(chunk({"inlineData": {"mimeType": "image/png", "data": ""}}, finish="STOP"))
-
-    assert (error.outcome, error.reason) == (Outcome.INVALID_REQUEST, "media_in_stream")
-
-
-def test_null_and_unknown_fields_are_nothing() -> None:
-    said = {
-        "candidates": [
-            {"index": 1, "content": {"parts": [{"text": "not ours"}]}},
-            {"content": None, "finishReason": None, "logprobsResult": None, "citationMetadata": {}},
-        ],
-        "promptFeedback": None,
-        "usageMetadata": None,
-        "modelVersion": None,
-        "error": None,
-        "new": [1],
-    }
-
-    assert stream(said, chunk({"text": "x", "thought": None, "functionCall": None}, finish="STOP")) == [
-        Delta(0, DeltaKind.TEXT, "x"),
-        Finish(FinishReason.STOP),
-    ]
-
-
-def test_a_stream_may_come_as_one_document() -> None:
-    chunks = [chunk({"text": "a"}), chunk({"text": "b"}, finish="STOP")]
-
-    assert [json.loads(event) for event in events_of(json.dumps(chunks).encode())] == chunks
-    assert events_of(b'{"error": {}}') == [b'{"error": {}}']
-    with pytest.raises(UpstreamError, match="not_json"):
-        events_of(b'[{"candidates"')
-
-
-WIRE_PARTS = st.one_of(
-    st.fixed_dictionaries(
-        {"text": st.text(max_size=8)},
-        optional={"thought": st.booleans(), "thoughtSignature": st.just("U2ln")},
-    ),
-    st.builds(
-        lambda arguments, identity: call("f", arguments, identity),
-        st.dictionaries(st.text(max_size=3), st.integers() | st.text(max_size=3), max_size=2),
-        st.uuids().map(str),
-    ),
-)
-
-
-@given(
-    spoken=st.lists(st.lists(WIRE_PARTS, max_size=3), max_size=6),
-    cuts=st.lists(st.integers(0, 2000), max_size=12),
-)
-def test_however_the_bytes_are_cut_the_answer_is_the_same(spoken: Any, cuts: list[int]) -> None:
-    events = [chunk(*said, usage={"promptTokenCount": 1}) for said in spoken]
-    events.append(chunk(finish="STOP", usage={"promptTokenCount": 1, "candidatesTokenCount": 2}))
-    wire = b"".join(b"data: " + json.dumps(event).encode() + b"\r\n\r\n" for event in events)
-    edges = sorted({0, len(wire), *(cut for cut in cuts if cut < len(wire))})
-
-    answer, parser = StreamedAnswer(MODEL, 60.0), EventParser()
-    items: list[StreamItem] = []
-    for begin, end in pairwise(edges):
-        items.extend(answer.take(parser.feed(wire[begin:end])))
-    answer.end()
-
-    whole = stream(*events)
-    assert (parts(items), finish(items)) == (parts(whole), finish(whole))
-    assert [item for item in items if isinstance(item, Report)][-1].usage == Usage(1, 2)
-    _check_parts(deltas(items))
-
-
-def _check_parts(found: Sequence[Delta]) -> None:
-    """Part indexes count up from 0, and no part changes its kind or goes on after a signature."""
-    last = -1
-    kinds: dict[int, DeltaKind] = {}
-    closed: set[int] = set()
-    for delta in found:
-        assert last <= delta.part_index <= last + 1
-        assert kinds.setdefault(delta.part_index, delta.kind) is delta.kind
-        assert delta.part_index not in closed
-        last = delta.part_index
-        if delta.opaque_state or delta.kind is DeltaKind.TOOL_CALL:
-            closed.add(last)
