@@ -112,7 +112,7 @@ def _server_settings(server: ServerConfig, *, reuse_port: bool) -> ServerSetting
     return ServerSettings(
         listen=server.listen,
         health_listen=server.health_listen,
-        tls=tls and Tls(Path(tls.cert), Path(tls.key), tls.client_ca and Path(tls.client_ca)),
+        tls=None if tls is None else Tls(tls.cert, tls.key, tls.client_ca),
         reflection=server.reflection,
         reuse_port=reuse_port,
         max_receive_bytes=server.max_receive_bytes,

@@ -35,6 +35,9 @@ T = TypeVar("T")
 
 _FORBIDDEN = 403
 
+_CONNECT_SHARE = 0.95
+"""The part of what remains that connecting may take at most."""
+
 
 class Attempt:
     """One try of one target.
@@ -69,7 +72,7 @@ class Attempt:
             request=call.request,
         )
         self._observation: AttemptObservation | None = None
-        self._connect = self._timer(target.settings.timeouts.connect)
+        self._connect = self._connect_timer()
 
     async def run(self, work: Callable[[Attempt], Awaitable[T]]) -> T:
         """Return what ``work`` returns, done while the target's permit is held.
@@ -193,13 +196,18 @@ class Attempt:
         )
         try:
             self.measures.permitted_at = self.call.clock()
-            self._connect = self._timer(self.target.settings.timeouts.connect)
+            self._connect = self._connect_timer()
             return await work(self)
         finally:
             permit.release()
 
     def _timer(self, configured: float, wished: float | None = None) -> Timer:
         return share(configured, self.call.remaining, others_left=self._step.others_left, wished=wished)
+
+    def _connect_timer(self) -> Timer:
+        timer = self._timer(self.target.settings.timeouts.connect)
+        # Ends before the timer around it, so that what took too long is known.
+        return replace(timer, limit=min(timer.limit, _CONNECT_SHARE * self.call.remaining))
 
     def _first_token_timer(self) -> Timer:
         timeouts = self.target.settings.timeouts

@@ -142,7 +142,8 @@ _DETAILS = {
 
 def failure_of(error: aio.AioRpcError) -> Failure:
     """Return what the rich status of ``error`` says."""
-    trailers: dict[str, Any] = dict(error.trailing_metadata() or ())
+    pairs: Any = error.trailing_metadata() or ()
+    trailers = dict(pairs)
     status = status_pb2.Status.FromString(trailers["grpc-status-details-bin"])
     details = []
     for packed in status.details:
