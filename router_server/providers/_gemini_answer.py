@@ -39,13 +39,13 @@ def read_answer(body: bytes, model: str, retry_after_cap: float) -> Answer:
     candidate = answer.candidate
     if candidate is None:
         raise UpstreamError(Outcome.MALFORMED, "no_candidates", usage=usage)
-    if not candidate.finish_reason:
+    if not candidate.ending:
         raise UpstreamError(Outcome.MALFORMED, "no_finish_reason", usage=usage)
     parts = tuple(read_parts(candidate, model))
     return Answer(
         message=Message(Role.ASSISTANT, parts),
         finish_reason=finish_of(
-            candidate.finish_reason,
+            candidate.ending,
             has_content=bool(parts),
             has_tool_calls=any(isinstance(part, ToolCall) for part in parts),
             usage=usage,

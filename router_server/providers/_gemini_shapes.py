@@ -79,6 +79,12 @@ class WireCandidate(msgspec.Struct, rename="camel", gc=False):
     finish_reason: str | None = None
     logprobs_result: WireLogprobs | None = None
 
+    @property
+    def ending(self) -> str:
+        """Gemini's word for why the answer ended; empty while it goes on."""
+        word = self.finish_reason or ""
+        return "" if word == "FINISH_REASON_UNSPECIFIED" else word
+
 
 class WireFeedback(msgspec.Struct, rename="camel", gc=False):
     """What Google's filters say of the prompt."""

@@ -106,9 +106,9 @@ class StreamedAnswer:
         if logprobs:
             self._attach(logprobs, deltas)
         items.extend(deltas)
-        if candidate.finish_reason:
+        if candidate.ending:
             reason = finish_of(
-                candidate.finish_reason,
+                candidate.ending,
                 has_content=self._part >= 0,
                 has_tool_calls=self._has_tool_calls,
                 usage=self._usage,

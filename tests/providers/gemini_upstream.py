@@ -25,8 +25,8 @@ def said(text: str, finish: str = "", usage: Any = None) -> dict[str, Any]:
 WHOLE = said("Hello", "STOP", {"promptTokenCount": 2, "candidatesTokenCount": 1})
 
 
-def make(base_url: str, surroundings: Surroundings | None = None, key: str = KEY) -> Provider:
-    return KIND.create(KIND.settings(api_key=key, base_url=base_url), surroundings or Surroundings("gemini"))
+def make(base_url: str, key: str = KEY) -> Provider:
+    return KIND.create(KIND.settings(api_key=key, base_url=base_url), Surroundings("gemini"))
 
 
 async def failure_of(provider: Provider) -> UpstreamError:

@@ -122,6 +122,14 @@ def test_one_read_of_many_events_makes_one_report_after_the_rest() -> None:
     ]
 
 
+def test_an_unspecified_finish_reason_ends_nothing() -> None:
+    items = stream(
+        chunk({"text": "a"}, finish="FINISH_REASON_UNSPECIFIED"), chunk({"text": "b"}, finish="STOP")
+    )
+
+    assert parts(items) == (Text("ab"),)
+
+
 def test_a_stream_without_a_finish_reason_is_not_whole() -> None:
     error = failure(chunk({"text": "x"}, usage={"promptTokenCount": 3}))
 
