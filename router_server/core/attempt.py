@@ -35,8 +35,8 @@ T = TypeVar("T")
 
 _FORBIDDEN = 403
 
-_CONNECT_SHARE = 0.95
-"""The part of what remains that connecting may take at most."""
+_CONNECT_MARGIN = 0.05
+"""Seconds by which connecting ends before the call does."""
 
 
 class Attempt:
@@ -207,7 +207,8 @@ class Attempt:
     def _connect_timer(self) -> Timer:
         timer = self._timer(self.target.settings.timeouts.connect)
         # Ends before the timer around it, so that what took too long is known.
-        return replace(timer, limit=min(timer.limit, _CONNECT_SHARE * self.call.remaining))
+        remaining = self.call.remaining
+        return replace(timer, limit=min(timer.limit, max(remaining - _CONNECT_MARGIN, remaining / 2)))
 
     def _first_token_timer(self) -> Timer:
         timeouts = self.target.settings.timeouts

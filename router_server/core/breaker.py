@@ -1,7 +1,8 @@
 """The circuit breaker of one target: closed, open, half-open.
 
 Pure: the clock and the jitter are injected, and nothing is scheduled; an open breaker is half-open once
-its time is over, and becomes it when a call comes. Refuses to know what a failure is: the table in `errors` does.
+its time is over, and becomes it when a call comes. Refuses to know what a failure is: the table in
+`errors` does.
 """
 
 from __future__ import annotations

@@ -193,6 +193,7 @@ class Course:
         self._final: UpstreamError | None = None
         self._phase: Phase | None = None
         self._too_long = "messages"
+        self._cut_short = False
 
     @property
     def others_left(self) -> bool:
@@ -213,7 +214,7 @@ class Course:
 
     def out_of_time(self, now: float) -> bool:
         """Tell whether it is time, not targets, that ended the call."""
-        least = MIN_ATTEMPT if self._left else _CLOCK_RESOLUTION
+        least = MIN_ATTEMPT if self._left or self._cut_short else _CLOCK_RESOLUTION
         return self._final is None and self._deadline.remaining(now) < least
 
     def again(self, target: str) -> None:
@@ -234,6 +235,7 @@ class Course:
         """
         rule = RULES[error.outcome]
         self._outcomes[target] = (error.outcome, rest)
+        self._cut_short = error.outcome is Outcome.TIMEOUT
         self._phase = Phase.QUEUE if error.outcome is Outcome.SATURATED else error.phase or self._phase
         if rule.next_target is NextTarget.NO:
             self._final = error

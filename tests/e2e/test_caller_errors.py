@@ -166,9 +166,9 @@ async def test_a_broken_stream_is_aborted_with_its_partial_usage() -> None:
     async with Upstream() as a, Upstream() as b:
         a.always((*SSE_HEAD, event(pieces("Hel", finish=None)[0]), End.RESET))
         async with serving(two_targets(a, b)) as served:
-            call = served.stub.StreamChat(chat())
-            assert [(await call.read()).WhichOneof("event") for _ in range(2)] == ["started", "delta"]
-            failure = await fails(call)
+            events = aiter(served.stub.StreamChat(chat()))
+            assert [(await anext(events)).WhichOneof("event") for _ in range(2)] == ["started", "delta"]
+            failure = await fails(events)
     assert (failure.code, failure.reason) == ("ABORTED", "STREAM_INTERRUPTED")
     assert failure.metadata["partial_output_tokens"] == "1"
 
