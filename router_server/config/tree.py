@@ -253,10 +253,13 @@ class Config(Section):
     def capabilities(self, target: str) -> frozenset[Capability]:
         """Return what the target called ``target`` can do: its kind's word, then its own."""
         settings = self.targets[target]
-        able = set(load_kind(self.providers[settings.provider].kind).capabilities)
-        for capability, has_it in settings.capabilities.items():
-            (able.add if has_it else able.discard)(capability)
-        return frozenset(able)
+        provider = self.providers[settings.provider]
+        kind = load_kind(provider.kind)
+        # Without its own settings, which are wrong then, a kind speaks of all its models.
+        known = provider.settings is not None
+        able = kind.capabilities_of(provider.settings, settings.model) if known else kind.capabilities
+        changes = settings.capabilities
+        return able.union(c for c in changes if changes[c]).difference(c for c in changes if not changes[c])
 
     def timeouts(self, target: str) -> Timeouts:
         """Return the timeouts of the target called ``target``: its own over its provider's."""

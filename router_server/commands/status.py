@@ -1,0 +1,48 @@
+"""``status``: how a running server is."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any, Final
+
+from router_server.commands.exits import Exit
+from router_server.commands.terminal import fail, say
+from router_server.rpc.probe import ProbeError, RouterState, probe
+
+_COLOURS: Final = {"serving": "green", "not_serving": "red"}
+
+
+def run(arguments: argparse.Namespace) -> Exit:
+    """Ask and print; return whether the server is ready."""
+    try:
+        state = probe(arguments.target, timeout=arguments.timeout, ca=arguments.ca)
+    except ProbeError as error:
+        return fail(str(error), Exit.FAILED)
+    if arguments.json:
+        say(json.dumps(_as_json(arguments.target, state)))
+    else:
+        _show(arguments.target, state)
+    return Exit.OK if state.ready else Exit.NOT_READY
+
+
+def _as_json(target: str, state: RouterState) -> dict[str, Any]:
+    return {
+        "target": target,
+        "live": state.live,
+        "ready": state.ready,
+        "routes": [
+            {"name": r.name, "state": r.state, "operations": r.operations, "targets": r.targets}
+            for r in state.routes
+        ],
+        "targets": [{"name": name, "state": word} for name, word in state.targets.items()],
+    }
+
+
+def _show(target: str, state: RouterState) -> None:
+    say(f"{target} is {'ready' if state.ready else 'not ready: it starts or drains'}.")
+    rows = [(f"route {r.name}", r.state, ", then ".join(r.targets)) for r in state.routes]
+    rows += [(f"target {name}", word, "") for name, word in state.targets.items()]
+    width = max((len(row[0]) for row in rows), default=0)
+    for name, word, targets in rows:
+        say(f"  {name:<{width}}  {word:<11}  {targets}".rstrip(), _COLOURS.get(word, "yellow"))

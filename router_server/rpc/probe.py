@@ -1,0 +1,130 @@
+"""How a running router is, as its own health service and its list of routes tell it.
+
+The asking side: everything that `health` and `service` answer. Refuses to know who wants to know.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from modelrouter.v1 import models_pb2, service_pb2_grpc
+
+UNKNOWN = "unknown"
+
+
+class ProbeError(Exception):
+    """The router cannot be asked; the message says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class RouteState:
+    """A route, what it is for, and the targets behind it; empty where the server hides them."""
+
+    name: str
+    state: str
+    operations: tuple[str, ...]
+    targets: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RouterState:
+    """A running router. States are ``serving``, ``not_serving`` or ``unknown``; ``targets`` are by name."""
+
+    live: bool
+    ready: bool
+    routes: tuple[RouteState, ...]
+    targets: dict[str, str]
+
+
+def probe(address: str, *, timeout: float = 5.0, ca: Path | None = None) -> RouterState:
+    """Ask the router at ``address``; on a plaintext health port it tells no routes.
+
+    Args:
+        address: ``host:port`` or ``unix:/path``.
+        timeout: seconds for all questions together.
+        ca: who signed the server's certificate, PEM; None asks in plaintext.
+
+    Raises:
+        ProbeError: nobody answers there, or no router does, or the file cannot be read.
+    """
+    try:
+        with _channel(address, ca) as channel:
+            return _Questions(channel, timeout).state()
+    except grpc.RpcError as error:
+        raise ProbeError(_why(error, address, timeout)) from None
+    except grpc.FutureTimeoutError:
+        raise ProbeError(
+            f"no router answers at {address}; start one with `router-server serve`, "
+            "or say where it is with --target"
+        ) from None
+
+
+def _channel(address: str, ca: Path | None) -> grpc.Channel:
+    if ca is None:
+        return grpc.insecure_channel(address)
+    try:
+        return grpc.secure_channel(address, grpc.ssl_channel_credentials(ca.read_bytes()))
+    except OSError as error:
+        raise ProbeError(f"cannot read {ca}: {error.strerror}; correct --ca") from None
+
+
+class _Questions:
+    def __init__(self, channel: grpc.Channel, timeout: float) -> None:
+        # Waited for apart from the questions: a refused connection and a silent router differ.
+        grpc.channel_ready_future(channel).result(timeout)
+        self._health = health_pb2_grpc.HealthStub(channel)
+        self._models = service_pb2_grpc.ModelRouterServiceStub(channel)
+        self._timeout = timeout
+
+    def state(self) -> RouterState:
+        live = self._health.Check(health_pb2.HealthCheckRequest(service="liveness"), timeout=self._timeout)
+        routes = [self._route(model) for model in self._list_models()]
+        names = dict.fromkeys(target for route in routes for target in route.targets)
+        return RouterState(
+            live=_word(live) == "serving",
+            ready=self._of("readiness") == "serving",
+            routes=tuple(routes),
+            targets={name: self._of(f"target/{name}") for name in names},
+        )
+
+    def _list_models(self) -> list[models_pb2.Model]:
+        try:
+            answer = self._models.ListModels(models_pb2.ListModelsRequest(), timeout=self._timeout)
+        except grpc.RpcError as error:
+            if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+                return []
+            raise
+        return list(answer.models)
+
+    def _route(self, model: models_pb2.Model) -> RouteState:
+        names = [models_pb2.Model.Operation.Name(operation) for operation in model.operations]
+        operations = tuple(name.removeprefix("OPERATION_").lower() for name in names)
+        return RouteState(model.name, self._of(f"route/{model.name}"), operations, tuple(model.targets))
+
+    def _of(self, name: str) -> str:
+        try:
+            answer = self._health.Check(health_pb2.HealthCheckRequest(service=name), timeout=self._timeout)
+        except grpc.RpcError as error:
+            if error.code() is grpc.StatusCode.NOT_FOUND:
+                return UNKNOWN
+            raise
+        return _word(answer)
+
+
+def _word(answer: health_pb2.HealthCheckResponse) -> str:
+    return str(health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)).lower()
+
+
+def _why(error: grpc.RpcError, address: str, timeout: float) -> str:
+    code = error.code()
+    if code in (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.NOT_FOUND):
+        return f"what answers at {address} is no model router; say where it is with --target"
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return f"the router at {address} did not answer within {timeout:g} s; try again, or restart it"
+    if code is grpc.StatusCode.UNAVAILABLE:
+        return f"the connection to {address} broke; with TLS there, name its authority with --ca"
+    return f"the router at {address} refused the question with {code.name}"
