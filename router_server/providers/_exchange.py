@@ -118,12 +118,6 @@ class Exchange:
                     pass
 
     def close(self) -> None:
-        """End the exchange; harmless when repeated."""
+        """End the exchange; harmless when repeated. A read that waits in another task fails as ``closed``."""
         self._response.close()
         self._open.discard(self)
-
-    def break_off(self) -> None:
-        """Make a read that is waiting in another task fail as if the upstream had closed."""
-        if not self._response.content.is_eof():
-            self._response.content.set_exception(aiohttp.ClientPayloadError())
-        self.close()

@@ -135,7 +135,7 @@ class HttpClient:
     async def close(self) -> None:
         """Close every connection, also those in use: their readers see UNAVAILABLE, ``closed``."""
         for exchange in tuple(self._open):
-            exchange.break_off()
+            exchange.close()
         await self._session.close()
 
     async def _send(

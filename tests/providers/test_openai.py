@@ -153,6 +153,19 @@ async def test_a_stream(upstream: Upstream, provider: Provider) -> None:
     assert upstream.requests[0].json["stream"] is True
 
 
+async def test_streams_follow_each_other_on_one_connection(upstream: Upstream, provider: Provider) -> None:
+    go = asyncio.Event()
+    upstream.then((*SSE_HEAD, *map(event, text_chunks("a")), event("[DONE]"), go, LAST_CHUNK))
+    upstream.then(sse_reply(text_chunks("b")))
+    reads = provider.stream(call())
+    while "Finish" not in [type(item).__name__ for item in await anext(reads)]:
+        pass
+    asyncio.get_running_loop().call_soon(go.set)
+    assert [item async for read in reads for item in read] == []
+    await stream(provider)
+    assert len(upstream.connections) == 1
+
+
 async def test_every_read_is_one_yield_and_comes_at_once(upstream: Upstream, provider: Provider) -> None:
     go = asyncio.Event()
     first, *rest = text_chunks("a", "b", "c")

@@ -41,12 +41,15 @@ PIECES = [
 @st.composite
 def cut_streams(draw: st.DrawFn) -> list[bytes]:
     stream = b"".join(draw(st.lists(st.sampled_from(PIECES), max_size=40)))
+    if draw(st.booleans()):
+        return [stream[at : at + 1] for at in range(len(stream))]
     cuts = sorted(draw(st.lists(st.integers(0, len(stream)), max_size=20)))
     edges = [0, *cuts, len(stream)]
     return [stream[a:b] for a, b in itertools.pairwise(edges)]
 
 
 @given(cut_streams())
+@example([b"data: a\r", b"\ndata: b\r\n\r\n"])
 @example([b"data: a\r", b"\n\r", b"\ndata: b\r", b"\n\r", b"\n"])
 @example([b"\xef", b"\xbb", b"\xbfdata: a\n\n"])
 @example([b"\n", b"\xef\xbb\xbfdata: a\n\n"])
