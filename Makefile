@@ -32,6 +32,7 @@ test: test-oldest .venv/.dev ## run every test
 	$(BIN)/pytest -n 2 $(ARGS)
 
 test-oldest: .venv-oldest/.done ## run the tests of the client and the contract on the oldest libraries allowed
+	.venv-oldest/bin/modelrouter --help >/dev/null
 	.venv-oldest/bin/pytest -p no:cacheprovider tests/client tests/contract
 
 soak: .venv/.dev ## run the long tests, which `make test` leaves out
@@ -57,7 +58,7 @@ check-proto: ## check that the committed stubs are what `make proto` writes
 	$(MAKE) proto STUBS=build/stubs
 	diff -r -x __init__.py -x __pycache__ build/stubs/modelrouter/v1 clients/python/modelrouter/v1
 
-check-go: .venv-proto/.done ## compile the contract for Go; needs protoc-gen-go and protoc-gen-go-grpc
+check-go: .venv-proto/.done ## check that the Go plugins (protoc-gen-go, protoc-gen-go-grpc) take the contract
 	rm -rf build/go && mkdir -p build/go
 	$(PROTOC) --go_out=build/go --go-grpc_out=build/go protos/modelrouter/v1/*.proto
 

@@ -24,7 +24,8 @@ LOCKED: Final = "requirements/locked.txt"
 _DOWNLOADING: Final = re.compile(r"\s*Downloading (?P<file>\S+)(?<!\.metadata) \((?P<size>[^)]+)\)")
 _UNPACKING: Final = re.compile(r"Installing collected packages: (?P<names>.+)")
 _NO_INDEX: Final = re.compile(
-    r"connection broken by|from versions: none|Network is unreachable|name resolution|Connection refused"
+    r"connection broken by|Network is unreachable|name resolution"
+    r"|Connection (refused|aborted|reset)|timed out"
 )
 
 
@@ -183,7 +184,8 @@ def plain(line: str) -> str:
     if found := _DOWNLOADING.match(line):
         return f"downloading {found['file'].split('-')[0]} ({found['size']})"
     if found := _UNPACKING.match(line):
-        return f"unpacking {len(found['names'].split(','))} packages"
+        count = len(found["names"].split(","))
+        return f"unpacking {count} package{'s' if count > 1 else ''}"
     return ""
 
 
@@ -192,7 +194,7 @@ def explain(said: str, log: Path) -> str:
     where = f"Everything pip said is in {log.relative_to(ROOT)}."
     if _NO_INDEX.search(said):
         return (
-            "The packages could not be downloaded: no package index answered.\n"
+            "The packages could not be downloaded: the package index did not answer.\n"
             "Check the network, and pip's proxy and index settings (`pip config list`), then run the same "
             f"command again; what is already downloaded is kept. {where}"
         )

@@ -36,7 +36,9 @@ def resolve(*requirements: str) -> list[str]:
         python = str(Path(folder) / "bin" / "python")
         run(sys.executable, "-m", "venv", folder)
         run(python, "-m", "pip", "install", "--quiet", *requirements)
-        frozen = run(python, "-m", "pip", "freeze", "--exclude", "modelrouter-grpc")
+        frozen = run(
+            python, "-m", "pip", "freeze", "--all", "--exclude", "modelrouter-grpc", "--exclude", "pip"
+        )
     return [line for line in frozen.splitlines() if _EXACT.fullmatch(line)]
 
 
