@@ -32,7 +32,7 @@ def parse_duration(text: str | int | float) -> float:  # noqa: PYI041 - int says
     Raises:
         ValueError: not a duration, negative, or not finite; the message says what one looks like.
     """
-    if isinstance(text, bool):
+    if isinstance(text, bool) or not isinstance(text, str | int | float):
         raise ValueError(_complaint(text))  # noqa: TRY004 - pydantic turns ValueError into a message, not TypeError
     if isinstance(text, int | float):
         return _from_number(text)
