@@ -8,7 +8,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from router_server.config.values import (
     Count,
@@ -166,8 +174,16 @@ class ProviderConfig(Section):
     def _validate_as_the_kind_does(cls, own: Any, info: ValidationInfo) -> Any:
         if "kind" not in info.data or (info.context or {}).get(WITHOUT_KEYS_OF_KINDS):
             return None
-        # A ValidationError raised in here keeps its own key paths, below this one.
-        return load_kind(info.data["kind"]).settings.model_validate(own, context=info.context)
+        try:
+            # A ValidationError raised in here keeps its own key paths, below this one.
+            return load_kind(info.data["kind"]).settings.model_validate(own, context=info.context)
+        except ValidationError:
+            raise
+        except Exception as error:  # noqa: BLE001 - a kind is someone else's code, and may fail in any way
+            raise ValueError(
+                f"the kind {info.data['kind']} fails to read its keys with {type(error).__name__}; "
+                "compare them with its documentation"
+            ) from None
 
 
 COMMON_PROVIDER_KEYS = frozenset(ProviderConfig.model_fields) - {"settings"}
