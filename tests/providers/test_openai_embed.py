@@ -1,0 +1,105 @@
+"""Embeddings of the kind ``openai`` over real sockets."""
+
+import base64
+import struct
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from router_server.core.errors import Outcome, UpstreamError
+from router_server.core.provider import Provider, Surroundings, UpstreamEmbed
+from router_server.core.types import (
+    EmbedRequest,
+)
+from router_server.providers.openai import KIND, OpenAIProvider
+from tests.upstream import (
+    Upstream,
+    json_reply,
+)
+
+KEY = "sk-very-secret"
+
+
+@pytest.fixture
+async def upstream() -> AsyncIterator[Upstream]:
+    async with Upstream() as server:
+        yield server
+
+
+def provider_at(base_url: str, **settings: Any) -> Provider:
+    made = KIND.create(KIND.settings(base_url=base_url, api_key=KEY, **settings), Surroundings(name="x"))
+    assert isinstance(made, OpenAIProvider)
+    return made
+
+
+@pytest.fixture
+async def provider(upstream: Upstream) -> AsyncIterator[Provider]:
+    made = provider_at(upstream.base_url)
+    yield made
+    await made.close()
+
+
+def embed_call(*inputs: str, **fields: Any) -> UpstreamEmbed:
+    options = fields.pop("options", {})
+    return UpstreamEmbed("e", EmbedRequest("route", inputs, **fields), options)
+
+
+def floats(*values: float) -> bytes:
+    return struct.pack(f"<{len(values)}f", *values)
+
+
+def packed(*values: float) -> str:
+    return base64.b64encode(floats(*values)).decode()
+
+
+async def test_embeddings(upstream: Upstream, provider: Provider) -> None:
+    rows = [{"index": 1, "embedding": packed(3, 4)}, {"index": 0, "embedding": packed(1, 2)}]
+    upstream.then(
+        json_reply({"data": rows, "model": "e-1", "usage": {"prompt_tokens": 6, "total_tokens": 6}})
+    )
+    embeddings = await provider.embed(embed_call("a", "b", dimensions=2, options={"x": 1}))
+    assert (embeddings.vectors.dimensions, embeddings.vectors.data) == (2, floats(1, 2, 3, 4))
+    assert embeddings.usage is not None
+    assert (embeddings.usage.input_tokens, embeddings.reported_model) == (6, "e-1")
+    sent = upstream.requests[0]
+    assert sent.target == "/v1/embeddings"
+    assert sent.json == {
+        "model": "e",
+        "input": ["a", "b"],
+        "encoding_format": "base64",
+        "dimensions": 2,
+        "x": 1,
+    }
+
+
+async def test_embeddings_of_a_server_that_knows_only_numbers(upstream: Upstream, provider: Provider) -> None:
+    upstream.then(json_reply({"data": [{"embedding": [1, 0.5]}, {"embedding": [-1.5, 2e-3]}]}))
+    embeddings = await provider.embed(embed_call("a", "b"))
+    assert embeddings.vectors.data == floats(1, 0.5, -1.5, 2e-3)
+    assert embeddings.usage is None
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        ([], "wrong_vector_count"),
+        ([{"index": 0, "embedding": [1.0, 2.0]}], "wrong_vector_count"),
+        ([{"index": 0, "embedding": [1.0]}, {"index": 0, "embedding": [1.0]}], "wrong_vector_count"),
+        ([{"index": 0, "embedding": [1.0]}, {"index": 7, "embedding": [1.0]}], "wrong_vector_count"),
+        ([{"embedding": [1.0, 2.0]}, {"embedding": [1.0]}], "wrong_dimensions"),
+        ([{"embedding": [1.0]}, {"embedding": [1.0]}], "wrong_dimensions"),
+        ([{"embedding": []}, {"embedding": []}], "wrong_dimensions"),
+        ([{"embedding": "AAAA"}, {"embedding": "AAAA"}], "wrong_dimensions"),
+        ([{"embedding": "!"}, {"embedding": "!"}], "wrong_shape"),
+        ([{"embedding": ["x"]}, {"embedding": ["x"]}], "wrong_shape"),
+        ({}, "wrong_shape"),
+    ],
+)
+async def test_embeddings_that_are_none(
+    upstream: Upstream, provider: Provider, data: object, reason: str
+) -> None:
+    upstream.then(json_reply({"data": data}))
+    with pytest.raises(UpstreamError) as caught:
+        await provider.embed(embed_call("a", "b", dimensions=2))
+    assert (caught.value.outcome, caught.value.reason) == (Outcome.MALFORMED, reason)
