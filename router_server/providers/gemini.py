@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 from router_server.core.errors import UpstreamError
 from router_server.core.provider import Capability, ProviderKind, Surroundings, UpstreamChat, UpstreamEmbed
 from router_server.core.types import Answer, Embeddings, StreamItem
+from router_server.providers._by_name import one_or_the_other
 from router_server.providers._endpoint import parse_endpoint
 from router_server.providers._gemini_answer import read_answer
 from router_server.providers._gemini_contents import KIND_NAME
@@ -135,33 +136,36 @@ class GeminiProvider:
         await self._http.close()
 
 
+_CAPABILITIES: Final = frozenset(
+    {
+        Capability.CHAT,
+        Capability.EMBED,
+        Capability.IMAGE_INLINE,
+        Capability.IMAGE_URL,
+        Capability.AUDIO_INLINE,
+        Capability.DOCUMENT_INLINE,
+        Capability.DOCUMENT_URL,
+        Capability.TOOLS,
+        Capability.ALLOWED_TOOLS,
+        Capability.JSON_OBJECT,
+        Capability.JSON_SCHEMA,
+        Capability.CHOICE,
+        Capability.REASONING_EFFORT,
+        Capability.TOP_K,
+        Capability.STOP,
+        Capability.SEED,
+        Capability.PENALTIES,
+        Capability.LOGPROBS,
+        Capability.EMBED_DIMENSIONS,
+        Capability.EMBED_TASK,
+    }
+)
+
 KIND = ProviderKind(
     name=KIND_NAME,
     settings=GeminiSettings,
-    capabilities=frozenset(
-        {
-            Capability.CHAT,
-            Capability.EMBED,
-            Capability.IMAGE_INLINE,
-            Capability.IMAGE_URL,
-            Capability.AUDIO_INLINE,
-            Capability.DOCUMENT_INLINE,
-            Capability.DOCUMENT_URL,
-            Capability.TOOLS,
-            Capability.ALLOWED_TOOLS,
-            Capability.JSON_OBJECT,
-            Capability.JSON_SCHEMA,
-            Capability.CHOICE,
-            Capability.REASONING_EFFORT,
-            Capability.TOP_K,
-            Capability.STOP,
-            Capability.SEED,
-            Capability.PENALTIES,
-            Capability.LOGPROBS,
-            Capability.EMBED_DIMENSIONS,
-            Capability.EMBED_TASK,
-        }
-    ),
+    capabilities=_CAPABILITIES,
+    able=lambda _settings, model: one_or_the_other(_CAPABILITIES, model),
     create=GeminiProvider,
     summary="Google's Gemini API in its native form, with thinking and its signatures.",
 )

@@ -20,6 +20,7 @@ from router_server.core.provider import (
     UpstreamEmbed,
 )
 from router_server.core.types import Answer, Embeddings, StreamItem
+from router_server.providers._by_name import embedding_if_called_so, one_or_the_other
 from router_server.providers._endpoint import parse_endpoint
 from router_server.providers._http import HttpClient
 from router_server.providers._openai_wire import OpenAIWire
@@ -151,30 +152,40 @@ def _create(settings: Settings, surroundings: Surroundings) -> Provider:
     return OpenAIProvider(settings, surroundings)
 
 
+_CAPABILITIES: Final = frozenset(
+    {
+        Capability.CHAT,
+        Capability.EMBED,
+        Capability.IMAGE_INLINE,
+        Capability.IMAGE_URL,
+        Capability.AUDIO_INLINE,
+        Capability.DOCUMENT_INLINE,
+        Capability.TOOLS,
+        Capability.PARALLEL_TOOL_CONTROL,
+        Capability.ALLOWED_TOOLS,
+        Capability.JSON_OBJECT,
+        Capability.JSON_SCHEMA,
+        Capability.REASONING_EFFORT,
+        Capability.STOP,
+        Capability.SEED,
+        Capability.PENALTIES,
+        Capability.LOGPROBS,
+        Capability.EMBED_DIMENSIONS,
+    }
+)
+
+
+def _able(settings: Settings, model: str) -> frozenset[Capability]:
+    if settings.is_openai:
+        return one_or_the_other(_CAPABILITIES, model)
+    return embedding_if_called_so(_CAPABILITIES, model)
+
+
 KIND: Final = ProviderKind(
     name="openai",
     settings=Settings,
-    capabilities=frozenset(
-        {
-            Capability.CHAT,
-            Capability.EMBED,
-            Capability.IMAGE_INLINE,
-            Capability.IMAGE_URL,
-            Capability.AUDIO_INLINE,
-            Capability.DOCUMENT_INLINE,
-            Capability.TOOLS,
-            Capability.PARALLEL_TOOL_CONTROL,
-            Capability.ALLOWED_TOOLS,
-            Capability.JSON_OBJECT,
-            Capability.JSON_SCHEMA,
-            Capability.REASONING_EFFORT,
-            Capability.STOP,
-            Capability.SEED,
-            Capability.PENALTIES,
-            Capability.LOGPROBS,
-            Capability.EMBED_DIMENSIONS,
-        }
-    ),
+    capabilities=_CAPABILITIES,
+    able=_able,
     create=_create,
     summary="OpenAI, and any server that speaks like it at another base_url.",
 )

@@ -25,6 +25,7 @@ from router_server.core.provider import (
     UpstreamEmbed,
 )
 from router_server.core.types import Answer, Embeddings, Grammar, Regex, StreamItem
+from router_server.providers._by_name import embedding_if_called_so
 from router_server.providers._endpoint import parse_endpoint
 from router_server.providers._failure import Verdict
 from router_server.providers._http import HttpClient
@@ -168,34 +169,38 @@ def _create(settings: Settings, surroundings: Surroundings) -> Provider:
     return VllmProvider(settings, surroundings)
 
 
+_CAPABILITIES: Final = frozenset(
+    {
+        Capability.CHAT,
+        Capability.EMBED,
+        Capability.IMAGE_INLINE,
+        Capability.IMAGE_URL,
+        Capability.AUDIO_INLINE,
+        Capability.TOOLS,
+        Capability.PARALLEL_TOOL_CONTROL,
+        Capability.ALLOWED_TOOLS,
+        Capability.JSON_OBJECT,
+        Capability.JSON_SCHEMA,
+        Capability.REGEX,
+        Capability.GRAMMAR,
+        Capability.CHOICE,
+        Capability.REASONING_EFFORT,
+        Capability.TOP_K,
+        Capability.STOP,
+        Capability.SEED,
+        Capability.PENALTIES,
+        Capability.LOGPROBS,
+        Capability.CONTINUATION,
+        Capability.EMBED_DIMENSIONS,
+    }
+)
+
+
 KIND: Final = ProviderKind(
     name="vllm",
     settings=Settings,
-    capabilities=frozenset(
-        {
-            Capability.CHAT,
-            Capability.EMBED,
-            Capability.IMAGE_INLINE,
-            Capability.IMAGE_URL,
-            Capability.AUDIO_INLINE,
-            Capability.TOOLS,
-            Capability.PARALLEL_TOOL_CONTROL,
-            Capability.ALLOWED_TOOLS,
-            Capability.JSON_OBJECT,
-            Capability.JSON_SCHEMA,
-            Capability.REGEX,
-            Capability.GRAMMAR,
-            Capability.CHOICE,
-            Capability.REASONING_EFFORT,
-            Capability.TOP_K,
-            Capability.STOP,
-            Capability.SEED,
-            Capability.PENALTIES,
-            Capability.LOGPROBS,
-            Capability.CONTINUATION,
-            Capability.EMBED_DIMENSIONS,
-        }
-    ),
+    capabilities=_CAPABILITIES,
+    able=lambda _settings, model: embedding_if_called_so(_CAPABILITIES, model),
     create=_create,
     summary="A vLLM server, over http(s) or a unix socket.",
 )
