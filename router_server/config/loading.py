@@ -64,8 +64,7 @@ def read(text: str, env: Mapping[str, str], *, origin: str, folder: Path | None 
         replace(finding, message=without_secrets(finding.message, finding.path, document))
         for finding in references.check(config, _names(document.data))
     ]
-    # A value that could not be made out is reported as that alone.
-    found = [finding for finding in (*wrong, *related) if finding.path not in document.unknown]
+    found = [finding for finding in (*wrong, *related) if not _follows(finding, document)]
     if found or document.findings:
         raise ConfigError(origin, _problems((*document.findings, *found), document))
     return config
@@ -116,6 +115,12 @@ def _validated(document: Document, context: dict[str, Any]) -> tuple[Config, lis
         rest = _without(document.data, [details["loc"] for details in error.errors(include_url=False)])
         config = Config.model_validate(rest, context={**context, WITHOUT_KEYS_OF_KINDS: True})
         return config, list(findings(error, document))
+
+
+def _follows(finding: Finding, document: Document) -> bool:
+    """Tell whether a value that could not be made out is what is wrong, which is reported already."""
+    depth = len(finding.path)
+    return any(path[:depth] == finding.path for path in document.unknown)
 
 
 def _keep_text_where_text_is_wanted(error: ValidationError, document: Document) -> None:

@@ -149,7 +149,7 @@ class ProviderConfig(Section):
         default_factory=HealthCheckConfig, description="the active check; null turns it off"
     )
     trace_context: bool = Field(default=True, description="send W3C trace headers to it")
-    settings: Any = Field(default=None, description="what the kind made of its own keys")
+    settings: Any = Field(default=None, exclude=True, description="what the kind made of its own keys")
 
     @model_validator(mode="before")
     @classmethod
@@ -228,7 +228,7 @@ class RouteConfig(Section):
     strategy: Literal["ordered"] = Field(default="ordered", description="how the order is made: as written")
     stream_recovery: StreamRecovery = Field(
         default=StreamRecovery.NONE,
-        description="what a stream that breaks does, where the caller does not say",
+        description="what a stream that breaks does, where the caller does not say: none, restart or resume",
     )
 
 
@@ -239,7 +239,7 @@ class LogConfig(Section):
         default="auto", description="auto: text on a terminal, else JSON"
     )
     level: Literal["debug", "info", "warning", "error"] = Field(
-        default="info", description="the least that is said"
+        default="info", description="the least that is said: debug, info, warning or error"
     )
 
 
