@@ -36,7 +36,9 @@ MATRIX = np.linspace(-1, 1, 16, dtype="<f4").tobytes()
 
 
 def environment(target: str, **variables: str) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("MODELROUTER_")}
+    # PYTHONUNBUFFERED would hide a forgotten flush.
+    unwanted = ("MODELROUTER_", "PYTHON")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(unwanted)}
     return {**kept, "MODELROUTER_TARGET": target, **variables}
 
 

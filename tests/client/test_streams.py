@@ -9,6 +9,7 @@ import pytest
 
 from modelrouter import (
     AllTargetsFailed,
+    AsyncChatStream,
     Cancelled,
     DeadlineExceeded,
     MalformedAnswer,
@@ -261,18 +262,22 @@ async def test_a_stream_cancelled_beforehand_gives_nothing(router: ScriptedRoute
         await shell.result(stream)
 
 
-async def test_a_cancelled_task_stays_cancelled(router: ScriptedRouter) -> None:
+@pytest.mark.parametrize("also_the_stream", [False, True])
+async def test_a_cancelled_task_stays_cancelled(router: ScriptedRouter, also_the_stream: bool) -> None:
     router.play([started(), delta("a"), Hang()])
     begun = asyncio.Event()
 
-    async def read(shell: Asyncio) -> None:
-        async for _ in shell.stream("?"):
+    async def read(stream: AsyncChatStream) -> None:
+        async for _ in stream:
             begun.set()
 
     async with opened("asyncio", router.target) as shell:
         assert isinstance(shell, Asyncio)
-        task = asyncio.create_task(read(shell))
+        stream = shell.stream("?")
+        task = asyncio.create_task(read(stream))
         await begun.wait()
+        if also_the_stream:
+            stream.cancel()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
