@@ -35,6 +35,9 @@ T = TypeVar("T")
 
 _FORBIDDEN = 403
 
+_FAREWELL = 2.0
+"""Seconds that an upstream may take, once it has finished, to send the usage and end the stream."""
+
 _CONNECT_MARGIN = 0.05
 """Seconds by which connecting ends before the call does."""
 
@@ -219,6 +222,8 @@ class Attempt:
 
     def _idle_timer(self) -> Timer:
         idle = self.target.settings.timeouts.idle
+        if self.measures.finish_reason is not None:
+            idle = min(idle, _FAREWELL)
         return Timer(min(idle, self.call.remaining), idle)
 
     def _timed_out(self, timer: Timer, ran: float, phase: Phase, reason: str) -> UpstreamError:

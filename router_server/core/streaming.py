@@ -26,6 +26,9 @@ _CLIENT_ERRORS = range(400, 500)
 _MEANS_THE_SAME_ANYWAY = frozenset({401, 402, 403, 408, 425, 429})
 """Statuses that say nothing about the continuation: they would have come without it too."""
 
+_HARMLESS_AT_THE_END = frozenset({Outcome.TIMEOUT, Outcome.UNAVAILABLE})
+"""How a stream may break after its finish reason: the answer is whole, only its usage may be missing."""
+
 
 class Streaming:
     """Runs one streamed call to its end.
@@ -119,7 +122,8 @@ class Streaming:
             await attempt.read(stream, partial(self._take, attempt))
             self._machine.check_finished()
         except UpstreamError as error:
-            raise self._refusal_of_continuation(error) or error from None
+            if self._machine.finish_reason is None or error.outcome not in _HARMLESS_AT_THE_END:
+                raise self._refusal_of_continuation(error) or error from None
         finally:
             self._measure(attempt)
 
@@ -136,6 +140,7 @@ class Streaming:
 
     async def _take(self, attempt: Attempt, items: Sequence[StreamItem]) -> None:
         events = self._machine.take(items)
+        attempt.measures.finish_reason = self._machine.finish_reason
         if self._machine.reported_model:
             self._call.answering(attempt.target, self._machine.reported_model)
         if not events:

@@ -16,6 +16,7 @@ from router_server.core.target import TargetSettings
 from router_server.core.types import (
     Delta,
     DeltaKind,
+    Finish,
     FinishReason,
     Generation,
     ReasoningEffort,
@@ -427,3 +428,14 @@ async def test_answers_are_kept_only_where_contents_are_recorded() -> None:
         r = rig([HELLO], settings=RouterSettings(keep_answers=keep))
         await drain(r)
         assert (r.recorder.attempts[0].answer is not None) is keep
+
+
+@pytest.mark.parametrize("end", [fails(Outcome.UNAVAILABLE, "reset"), 100.0])
+@virtual_time
+async def test_what_breaks_after_the_finish_reason_takes_nothing_from_the_answer(end: Act) -> None:
+    r = rig([[said("Hello"), (Finish(FinishReason.STOP),), end]], [HELLO])
+    events = await drain(r, ask(routing=RESTART))
+    assert text_of(events) == "Hello"
+    assert isinstance(events[-1], Finished)
+    assert (events[-1].trail.target, events[-1].usage.estimated) == ("a", True)
+    assert asyncio.get_running_loop().time() <= 2.0
