@@ -20,7 +20,7 @@ SERVICES := protos/modelrouter/v1/service.proto
 
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help run test test-oldest soak check proto check-proto check-go baseline lock clean
+.PHONY: help run test test-oldest soak check proto check-proto docs check-docs check-go baseline lock clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -38,14 +38,23 @@ test-oldest: .venv-oldest/.done ## run the tests of the client and the contract 
 soak: .venv/.dev ## run the long tests, which `make test` leaves out
 	$(BIN)/pytest -m soak --timeout 3600 $(ARGS)
 
-check: .venv/.dev check-proto ## run every check that is not a test
+check: .venv/.dev check-proto check-docs ## run every check that is not a test
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/buf lint
 	$(BIN)/buf breaking --against protos/baseline.binpb
+
+docs: .venv/.dev ## bring the generated parts of docs/ up to date
+	$(BIN)/python -m router_server.providers.matrix --write
+	$(BIN)/python -m router_server.config.key_table docs/configuration.md
+
+check-docs: .venv/.dev ## check that the generated parts of docs/ are what `make docs` writes
 	$(BIN)/python -m router_server.providers.matrix --check
+	mkdir -p build && cp docs/configuration.md build
+	$(BIN)/python -m router_server.config.key_table build/configuration.md
+	diff docs/configuration.md build/configuration.md
 
 proto: .venv-proto/.done ## generate the Python stubs from protos/
 	mkdir -p $(STUBS)
