@@ -40,6 +40,10 @@ async def test_it_is_a_sequence_and_an_array(router: ScriptedRouter, shell: Shel
     assert np.array_equal(list(embeddings), MATRIX)
     assert np.array_equal(np.asarray(embeddings), MATRIX)
     assert np.asarray(embeddings, dtype=np.float64).dtype == np.float64
+    assert np.shares_memory(np.asarray(embeddings), embeddings.vectors)
+    assert not np.shares_memory(np.array(embeddings, copy=True), embeddings.vectors)
+    with pytest.raises(ValueError, match="without a copy"):
+        embeddings.__array__(np.float64, copy=False)
 
 
 async def test_the_matrix_is_the_callers_to_change(router: ScriptedRouter, shell: Shell) -> None:

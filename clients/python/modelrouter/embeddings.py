@@ -66,7 +66,12 @@ class Embeddings:
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
         import numpy as np  # noqa: PLC0415 - who calls this has it
 
-        return np.array(self.vectors, dtype=dtype, copy=copy)
+        wanted = np.dtype(dtype or np.float32)
+        if copy is False and wanted != np.float32:
+            raise ValueError(f"float32 vectors cannot become {wanted} without a copy")
+        # numpy 1 does not know copy=None, "if needed".
+        matrix: NDArray[Any] = self.vectors.astype(wanted, copy=bool(copy))
+        return matrix
 
     def __len__(self) -> int:
         return self._rows
