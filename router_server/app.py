@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import signal
+import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from pathlib import Path
 from router_server.assembly import Assembly, assemble, prepare
 from router_server.config.tree import Config, ServerConfig
 from router_server.core.observers import fan_out, fan_out_rpc
+from router_server.core.provider import Capability
 from router_server.providers import SetupError
 from router_server.rpc.binding import BindError, TlsError
 from router_server.rpc.current import CallHolder
@@ -26,6 +28,9 @@ Announce = Callable[[str], None]
 
 _log = logging.getLogger(__name__)
 
+DEFAULT_ADDRESS = "127.0.0.1:50051"
+"""Where the client looks unless it is told otherwise."""
+
 _HEALTH_REFRESH = 1.0
 """Seconds in which a breaker that opens or closes by the clock alone shows in health."""
 
@@ -36,31 +41,76 @@ class StartError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A server that serves."""
+    """A server that serves. ``http_port`` is 0 where no HTTP is served."""
 
     assembly: Assembly
     rpc: RpcServer
     health: HealthBoard
+    http_port: int = 0
 
 
-async def serve(config: Config, *, announce: Announce, reuse_port: bool = False) -> None:
+async def serve(config: Config, *, announce: Announce) -> None:
     """Serve until SIGTERM or SIGINT, then drain; a second signal ends at once.
 
     Args:
         config: what to serve.
         announce: told in plain words what is served, and where.
-        reuse_port: several processes share the ports.
 
     Raises:
         StartError: something that the configuration asks for cannot be had.
     """
-    with _signals() as told_to_stop:
-        async with running(config, announce=announce, reuse_port=reuse_port) as server:
-            await told_to_stop.wait()
-            told_to_stop.clear()
-            announce("Draining: no new work is wanted, running calls go on. A second signal ends at once.")
-            await _drain_until(server.rpc, config, told_to_stop)
+    with stop_signals() as told_to_stop:
+        async with running(config, announce=announce) as server:
+            announce(served(config, server.rpc.port, server.http_port))
+            await drained(server, config, told_to_stop, announce)
     announce("Stopped.")
+
+
+async def drained(server: Running, config: Config, told_to_stop: asyncio.Event, announce: Announce) -> None:
+    """Wait until told to stop, then drain; being told again ends at once."""
+    await told_to_stop.wait()
+    told_to_stop.clear()
+    announce("Draining: no new calls are wanted, running ones go on. A second signal ends at once.")
+    draining = asyncio.create_task(server.rpc.drain(config.server.drain_delay, config.server.drain_grace))
+    impatient = asyncio.create_task(told_to_stop.wait())
+    await asyncio.wait({draining, impatient}, return_when=asyncio.FIRST_COMPLETED)
+    draining.cancel()
+    impatient.cancel()
+    await asyncio.wait({draining, impatient})
+
+
+def served(config: Config, port: int, http_port: int) -> str:
+    """Return in plain words what is served, where, and what to try next."""
+    host, _, asked = config.server.listen.rpartition(":")
+    address = config.server.listen if not asked.isdigit() else f"{host}:{port}"
+    lines = [f"Serving on {address}:"]
+    for name, route in config.routes.items():
+        models = ", then ".join(_words(config, target) for target in route.targets)
+        lines.append(f"  {name}: {models}")
+    if http_port:
+        http_host = (config.server.http_listen or "").rpartition(":")[0]
+        lines.append(f"Metrics on http://{http_host}:{http_port}/metrics")
+    lines.append(f"Try: {_next_command(config, address)}")
+    return "\n".join(lines)
+
+
+def _words(config: Config, target: str) -> str:
+    settings = config.targets[target]
+    return f"{settings.model or 'the served model'} ({settings.provider})"
+
+
+def _next_command(config: Config, address: str) -> str:
+    command = Path(sys.argv[0]).with_name("modelrouter")
+    try:
+        shown = command.resolve().relative_to(Path.cwd())
+    except ValueError:
+        shown = Path(command.name)
+    name = next(iter(config.routes))
+    chats = Capability.CHAT in config.capabilities(config.routes[name].targets[0])
+    where = "" if address == DEFAULT_ADDRESS else f" --target {address}"
+    model = "" if name == "chat" else f" --model {name}"
+    question = 'chat "What is the capital of France?"' if chats else 'embed "a cat" "a kitten"'
+    return f"{shown} {question}{model}{where}"
 
 
 @asynccontextmanager
@@ -174,7 +224,8 @@ def _log_unexpected_end(task: asyncio.Task[None]) -> None:
 
 
 @contextmanager
-def _signals() -> Iterator[asyncio.Event]:
+def stop_signals() -> Iterator[asyncio.Event]:
+    """Give the event that SIGTERM and SIGINT set, as long as the context lasts."""
     told = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -184,12 +235,3 @@ def _signals() -> Iterator[asyncio.Event]:
     finally:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
-
-
-async def _drain_until(rpc: RpcServer, config: Config, told_again: asyncio.Event) -> None:
-    draining = asyncio.create_task(rpc.drain(config.server.drain_delay, config.server.drain_grace))
-    impatient = asyncio.create_task(told_again.wait())
-    await asyncio.wait({draining, impatient}, return_when=asyncio.FIRST_COMPLETED)
-    for task in (draining, impatient):
-        task.cancel()
-    await asyncio.wait({draining, impatient})
