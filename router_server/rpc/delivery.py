@@ -16,6 +16,7 @@ from grpc import aio
 from router_server.core.errors import Reason, RouterError
 from router_server.rpc.current import Rpc
 from router_server.rpc.metadata import answered_by, identity
+from router_server.rpc.stall import StalledError, Steps, each_within
 from router_server.rpc.status import status_of
 
 _REFUSAL_TIME: Final = 1.0
@@ -50,13 +51,14 @@ class Delivery:
             RouterError: what the stream raised, or STREAM_INTERRUPTED where the caller does not read.
             CancelledError: the caller is gone.
         """
-        async with aclosing(responses):
-            announced = False
-            async for response in responses:
-                if not announced:
-                    await _send_identity(rpc, context)
-                    announced = True
-                await self._write(context, response)
+        try:
+            async with aclosing(responses), each_within(self._write_timeout) as steps:
+                await _write_all(rpc, context, responses, steps)
+        except StalledError:
+            raise RouterError(
+                Reason.STREAM_INTERRUPTED,
+                f"the caller took no message for {self._write_timeout:g} s; read the stream as it arrives",
+            ) from None
         context.set_trailing_metadata(answered_by(rpc.trail))
 
     async def refuse(self, rpc: Rpc, context: Context, error: RouterError) -> NoReturn:
@@ -76,18 +78,20 @@ class Delivery:
         except (TimeoutError, aio.BaseError):
             raise asyncio.CancelledError from None
 
-    async def _write(self, context: Context, response: Any) -> None:
+
+async def _write_all(rpc: Rpc, context: Context, responses: AsyncGenerator[Any, None], steps: Steps) -> None:
+    announced = False
+    async for response in responses:
+        if not announced:
+            await _send_identity(rpc, context)
+            announced = True
+        steps.began = steps.now()
         try:
-            async with asyncio.timeout(self._write_timeout):
-                await context.write(response)
-        except TimeoutError:
-            raise RouterError(
-                Reason.STREAM_INTERRUPTED,
-                f"the caller took no message for {self._write_timeout:g} s; read the stream as it arrives",
-            ) from None
+            await context.write(response)
         except aio.InternalError:
             # The transport refuses the message: its caller is gone, and the news is about to arrive here.
             raise asyncio.CancelledError from None
+        steps.began = None
 
 
 async def _send_identity(rpc: Rpc, context: Context) -> None:
