@@ -18,6 +18,7 @@ STUBS := clients/python
 PROTOC = .venv-proto/bin/python -m grpc_tools.protoc -Iprotos
 SERVICES := protos/modelrouter/v1/service.proto
 
+MAKEFLAGS += --no-print-directory
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
 .PHONY: help run test test-oldest soak check proto check-proto docs check-docs check-go baseline lock clean
