@@ -15,8 +15,13 @@ def dotted(path: KeyPath) -> str:
     """Return ``routes.chat.targets[1]`` for ``("routes", "chat", "targets", 1)``."""
     text = ""
     for part in path:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}"
+        text += f"[{part}]" if isinstance(part, int) else f".{shown(part)}"
     return text.removeprefix(".")
+
+
+def shown(name: str) -> str:
+    """Return ``name``, quoted where it would break a line or control a terminal."""
+    return name if name.isprintable() else repr(name)
 
 
 @dataclass(frozen=True, slots=True)

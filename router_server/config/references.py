@@ -113,9 +113,7 @@ def _is_for_embedding(config: Config, name: str, target: TargetConfig) -> bool:
 
 def _workers(config: Config) -> Iterator[Finding]:
     workers = config.server.workers
-    message = (
-        f"is less than server.workers ({workers}), among which it is divided; raise it or use fewer workers"
-    )
+    message = "is less than server.workers, among which it is divided; raise it or use fewer workers"
     for name, provider in config.providers.items():
         if provider.max_concurrency < workers:
             yield Finding(("providers", name, "max_concurrency"), message)

@@ -116,7 +116,7 @@ class _Reading:
     def _value(self, node: yaml.Node, path: KeyPath) -> Any:
         self._count(node)
         if node.tag not in TYPED:
-            return self._give_up(path, "has a YAML tag; only plain values are read, remove the tag", node)
+            return self._give_up(path, "has a YAML tag; only plain values are read, remove the tag")
         if isinstance(node, yaml.ScalarNode):
             return self._scalar(node, path)
         with self._entered(node, path) as is_new:
@@ -175,19 +175,19 @@ class _Reading:
 
     def _scalar(self, node: yaml.ScalarNode, path: KeyPath) -> Any:
         if not _is_text(node.value):
-            return self._give_up(path, "holds half of a character; write the character itself", node)
+            return self._give_up(path, "holds half of a character; write the character itself")
         found = substitute(node.value, self._env)
         if found is None:
             return typed(node.value, node.tag)
         self._result.substituted[path] = found
         for message in found.mistakes:
-            self._give_up(path, message, node)
+            self._give_up(path, message)
         return typed(found.text) if found.whole and node.style is None else found.text
 
     @contextmanager
     def _entered(self, node: yaml.Node, path: KeyPath) -> Iterator[bool]:
         if id(node) in self._open:
-            self._give_up(path, "contains itself through an alias; write it out", node)
+            self._give_up(path, "contains itself through an alias; write it out")
             yield False
             return
         self._open.add(id(node))
@@ -201,9 +201,9 @@ class _Reading:
                 self._line(node), f"means more than {_MOST_VALUES} values; repeat fewer aliases"
             )
 
-    def _give_up(self, path: KeyPath, message: str, node: yaml.Node) -> None:
+    def _give_up(self, path: KeyPath, message: str) -> None:
         self._result.unknown.add(path)
-        self._complain(path, message, node)
+        self._result.findings.append(Finding(path, message))
 
     def _complain(self, path: KeyPath, message: str, node: yaml.Node) -> None:
         self._result.findings.append(Finding(path, message, self._line(node)))

@@ -30,13 +30,13 @@ def _duration(value: Any) -> float:
 
 
 def _name(text: str) -> str:
-    if not _NAME.fullmatch(text):
+    if not _NAME.fullmatch(text) or not text.isprintable():
         raise ValueError("is not a name; use 1 to 128 characters without spaces or slashes")
     return text
 
 
 def _route_name(text: str) -> str:
-    if not _ROUTE_NAME.fullmatch(text):
+    if not _ROUTE_NAME.fullmatch(text) or not text.isprintable():
         raise ValueError("is not a route's name; use 1 to 128 characters without spaces")
     return text
 

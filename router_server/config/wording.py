@@ -13,7 +13,7 @@ from typing import Any, Final, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from router_server.config.problems import Finding, KeyPath
+from router_server.config.problems import Finding, KeyPath, shown
 from router_server.config.source import Document
 from router_server.config.tree import COMMON_PROVIDER_KEYS, Config
 from router_server.core.provider import Capability
@@ -37,7 +37,7 @@ _MESSAGES: Final[Mapping[str, str]] = {
     "string_type": "must be text; put it in quotes if it looks like something else",
     "string_too_short": "must not be empty; give it a value or remove the key",
     "path_type": "must be the path of a file",
-    "model_type": "must be a mapping of keys; write {key: value} or indent its keys below it",
+    "model_type": "must be a mapping of keys; write {{key: value}} or indent its keys below it",
     "dict_type": "must be a mapping of names; indent them below it",
     "list_type": "must be a list; write [a, b]",
     "tuple_type": "must be a list; write [a, b]",
@@ -86,8 +86,8 @@ def did_you_mean(wrong: str, known: Iterable[str]) -> str:
     close = [name for name in names if len(wrong) > 2 and name.startswith(wrong)]  # noqa: PLR2004 - a beginning, not a letter
     close = close or get_close_matches(wrong, names, n=1)
     if close:
-        return f"did you mean {close[0]}?"
-    return f"known here: {', '.join(names)}" if names else "nothing is known here"
+        return f"did you mean {shown(close[0])}?"
+    return f"known here: {', '.join(map(shown, names))}" if names else "nothing is known here"
 
 
 def without_secrets(message: str, path: KeyPath, document: Document) -> str:
@@ -95,7 +95,15 @@ def without_secrets(message: str, path: KeyPath, document: Document) -> str:
     for place, found in document.substituted.items():
         for secret in found.secrets:
             if place == path or len(secret) >= _SHORTEST_SECRET:
-                message = message.replace(secret, _HIDDEN)
+                message = _hide(secret, message)
+    return message
+
+
+def _hide(value: str, message: str) -> str:
+    """Return ``message`` without ``value``, as it is or as a repr shows it."""
+    quoted = repr(value)[1:-1]
+    for form in sorted({value, quoted, quoted.replace("'", "\\'")}, key=len, reverse=True):
+        message = message.replace(form, _HIDDEN)
     return message
 
 
@@ -127,7 +135,7 @@ def _own_words(message: str, location: KeyPath, path: KeyPath, document: Documen
     for part in path:
         value = value[part] if isinstance(value, dict) or isinstance(part, int) else value
     if isinstance(value, str) and len(value) >= _SHORTEST_SECRET:
-        return message.replace(value, _HIDDEN)
+        return _hide(value, message)
     return message
 
 
