@@ -16,6 +16,7 @@ from router_server.assembly import Assembly, assemble, prepare
 from router_server.config.tree import Config, ServerConfig
 from router_server.core.observers import fan_out, fan_out_rpc
 from router_server.core.provider import Capability
+from router_server.http.server import Exposition, HttpServer, HttpStartError
 from router_server.providers import SetupError
 from router_server.rpc.binding import BindError, TlsError
 from router_server.rpc.current import CallHolder
@@ -23,6 +24,7 @@ from router_server.rpc.health import HealthBoard
 from router_server.rpc.server import RpcServer
 from router_server.rpc.settings import ServerSettings, Tls
 from router_server.telemetry import Telemetry, TelemetrySettings, build
+from router_server.workers import Task
 
 Announce = Callable[[str], None]
 
@@ -114,8 +116,15 @@ def _next_command(config: Config, address: str) -> str:
 
 
 @asynccontextmanager
-async def running(config: Config, *, announce: Announce, reuse_port: bool = False) -> AsyncIterator[Running]:
+async def running(
+    config: Config, *, announce: Announce, worker: Task | None = None
+) -> AsyncIterator[Running]:
     """Serve while the context lasts; what runs at its end is cancelled.
+
+    Args:
+        config: what to serve.
+        announce: told what takes long before anything is served.
+        worker: set in a worker: the port is shared with others, and HTTP is for the parent alone.
 
     Raises:
         StartError: see `serve`.
@@ -131,14 +140,43 @@ async def running(config: Config, *, announce: Announce, reuse_port: bool = Fals
         stack.push_async_callback(assembly.close)
         health = HealthBoard()
         observer = fan_out_rpc(telemetry.rpc_observers)
-        rpc = RpcServer(
-            _server_settings(config.server, reuse_port=reuse_port), assembly.router, health, observer
-        )
+        settings = _server_settings(config.server, reuse_port=worker is not None)
+        rpc = RpcServer(settings, assembly.router, health, observer)
+        http_port = await _start_http(config, telemetry, health, stack, worker)
         await _start(rpc)
         stack.push_async_callback(rpc.stop)
         await stack.enter_async_context(_background(assembly.checks.run(), "active checks"))
         await stack.enter_async_context(_background(_show_health(assembly, health, changed), "health"))
-        yield Running(assembly, rpc, health)
+        yield Running(assembly, rpc, health, http_port)
+
+
+async def _start_http(
+    config: Config, telemetry: Telemetry, health: HealthBoard, stack: AsyncExitStack, worker: Task | None
+) -> int:
+    async def metrics(accept: str) -> Exposition:
+        return await asyncio.to_thread(telemetry.render, accept)
+
+    http = HttpServer(metrics, lambda: health.ready)
+    stack.push_async_callback(http.close)
+    if worker is not None:
+        await http.listen_on_socket(worker.metrics_socket)
+        return 0
+    if config.server.http_listen is None:
+        return 0
+    return await listen_http(http, config.server.http_listen)
+
+
+async def listen_http(http: HttpServer, address: str) -> int:
+    """Serve ``http`` on ``address`` and return the port.
+
+    Raises:
+        StartError: the address cannot be had.
+    """
+    host, _, port = address.rpartition(":")
+    try:
+        return await http.listen(host.strip("[]"), int(port))
+    except HttpStartError as error:
+        raise StartError(str(error)) from None
 
 
 def _assemble(config: Config, telemetry: Telemetry, changed: asyncio.Event) -> Assembly:

@@ -5,21 +5,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
-from collections.abc import Callable
 
+from router_server import app, fleet
 from router_server.app import StartError
-from router_server.app import serve as serve_until_told
 from router_server.commands.exits import Exit
 from router_server.commands.terminal import fail, name_mistakes, say, warn
 from router_server.config import Config, ConfigError, default_config, listening, load, warnings_of
-
-_new_loop: Callable[[], asyncio.AbstractEventLoop]
-try:
-    import uvloop
-except ModuleNotFoundError:  # there is none for this platform
-    _new_loop = asyncio.new_event_loop
-else:
-    _new_loop = uvloop.new_event_loop
+from router_server.loop import new_loop
 
 
 def run(arguments: argparse.Namespace) -> Exit:
@@ -30,11 +22,16 @@ def run(arguments: argparse.Namespace) -> Exit:
         return name_mistakes(error)
     warn(warnings_of(config))
     try:
-        with asyncio.Runner(loop_factory=_new_loop) as runner:
-            runner.run(serve_until_told(config, announce=say))
+        with asyncio.Runner(loop_factory=new_loop) as runner:
+            runner.run(_serve(config))
     except StartError as error:
         return fail(str(error), Exit.FAILED)
     return Exit.OK
+
+
+async def _serve(config: Config) -> None:
+    serve = app.serve if config.server.workers == 1 else fleet.serve
+    await serve(config, announce=say)
 
 
 def _configuration(arguments: argparse.Namespace) -> Config:

@@ -67,6 +67,11 @@ class HealthBoard:
         self._draining = True
         self.set_ready(False)
 
+    @property
+    def ready(self) -> bool:
+        """Whether this server wants calls."""
+        return self._states[READINESS[0]] == _STATES[True]
+
     def state(self, name: str) -> int | None:
         """Return the ServingStatus of ``name``, or None where there is no such name."""
         return self._states.get(name)

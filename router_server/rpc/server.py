@@ -114,7 +114,7 @@ class RpcServer:
             await self._health_server.stop(None)
 
     async def _start_health(self, address: str) -> None:
-        server = aio.server(options=health_options())
+        server = aio.server(options=health_options(self._settings))
         health_pb2_grpc.add_HealthServicer_to_server(HealthService(self._health), server)
         self.health_port = bind(server, address, None)
         await server.start()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 _MAX_METADATA_BYTES: Final = 16_384
-"""Of a request: room for a long token and baggage, four times less than would be worth an attack."""
+"""Of a request. gRPC's own 8 kB are little for a long token beside baggage and trace state."""
 
 ChannelOptions = tuple[tuple[str, int], ...]
 
@@ -73,9 +73,9 @@ def channel_options(settings: ServerSettings) -> ChannelOptions:
     )
 
 
-def health_options() -> ChannelOptions:
+def health_options(settings: ServerSettings) -> ChannelOptions:
     """Return the options of the health port's server, which needs no large message."""
-    return (("grpc.so_reuseport", 0),)
+    return (("grpc.so_reuseport", int(settings.reuse_port)),)
 
 
 def _milliseconds(seconds: float) -> int:

@@ -1,0 +1,88 @@
+"""The parent of several workers: starts them, speaks for them, and ends with them.
+
+It answers no call itself. If a worker ends by itself the others are told to stop too: whoever watches this
+process starts all of them again, which is better than serving with less than was asked for, unseen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import tempfile
+from contextlib import AsyncExitStack
+from functools import partial
+from pathlib import Path
+
+from router_server.app import Announce, StartError, listen_http, served, stop_signals
+from router_server.config import Config
+from router_server.http.gathering import gather
+from router_server.http.server import HttpServer
+from router_server.workers import Task, WorkerError, Workers, divided, reserved, started
+
+
+async def serve(config: Config, *, announce: Announce) -> None:
+    """Serve with ``server.workers`` processes until SIGTERM or SIGINT; a second signal ends at once.
+
+    Args:
+        config: what to serve.
+        announce: told in plain words what is served, and where.
+
+    Raises:
+        StartError: something that the configuration asks for cannot be had, or a worker ended by itself.
+    """
+    with stop_signals() as told_to_stop:
+        try:
+            await _serve(config, announce, told_to_stop)
+        except (WorkerError, OSError) as error:
+            raise StartError(str(error)) from None
+    announce("Stopped.")
+
+
+async def _serve(config: Config, announce: Announce, told_to_stop: asyncio.Event) -> None:
+    count = config.server.workers
+    async with AsyncExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="modelrouter-")))
+        address = stack.enter_context(reserved(config.server.listen))
+        sockets = [folder / f"worker-{number}.sock" for number in range(count)]
+        share = _share(config, address)
+        workers = await stack.enter_async_context(started([Task(share, socket) for socket in sockets]))
+        http_port = await _start_http(config, sockets, told_to_stop, stack)
+        announce(served(config, int(address.rpartition(":")[2]), http_port))
+        announce(f"{count} workers; each has 1/{count} of every concurrency limit and queue.")
+        await _until_stopped(workers, told_to_stop, announce)
+
+
+def _share(config: Config, address: str) -> Config:
+    share = divided(config)
+    return share.model_copy(update={"server": share.server.model_copy(update={"listen": address})})
+
+
+async def _start_http(
+    config: Config, sockets: list[Path], told_to_stop: asyncio.Event, stack: AsyncExitStack
+) -> int:
+    if config.server.http_listen is None:
+        return 0
+    http = HttpServer(partial(gather, sockets), lambda: not told_to_stop.is_set())
+    stack.push_async_callback(http.close)
+    return await listen_http(http, config.server.http_listen)
+
+
+async def _until_stopped(workers: Workers, told_to_stop: asyncio.Event, announce: Announce) -> None:
+    told = asyncio.create_task(told_to_stop.wait())
+    ended = asyncio.create_task(workers.first_to_end())
+    await asyncio.wait({told, ended}, return_when=asyncio.FIRST_COMPLETED)
+    workers.tell(signal.SIGTERM)
+    if ended.done():
+        told.cancel()
+        await workers.ended()
+        raise WorkerError(f"a worker ended by itself with exit code {ended.result()}; all were stopped")
+    announce("Draining: no new calls are wanted, running ones go on. A second signal ends at once.")
+    told_to_stop.clear()
+    impatient = asyncio.create_task(told_to_stop.wait())
+    all_ended = asyncio.ensure_future(workers.ended())
+    await asyncio.wait({impatient, all_ended}, return_when=asyncio.FIRST_COMPLETED)
+    if not all_ended.done():
+        workers.tell(signal.SIGTERM)
+        await all_ended
+    impatient.cancel()
+    ended.cancel()
