@@ -20,8 +20,10 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
 _log = logging.getLogger(__name__)
 
-_LIBRARY_LOG: Final = "opentelemetry.exporter.otlp"
+_EXPORTER_LOG: Final = "opentelemetry.exporter.otlp"
 """It tells of every retry of every batch; `Delivery` tells once."""
+_QUEUE_LOG: Final = "opentelemetry.sdk._shared_internal"
+"""It tells that the queue of spans is full, which is news only where the collector can be reached."""
 
 _FIRST_BAD_STATUS: Final = 400
 
@@ -36,8 +38,9 @@ class Exporters:
     """
 
     def __init__(self, base_url: str | None) -> None:
-        logging.getLogger(_LIBRARY_LOG).setLevel(logging.CRITICAL + 1)
         self._delivery = Delivery()
+        logging.getLogger(_EXPORTER_LOG).setLevel(logging.CRITICAL + 1)
+        logging.getLogger(_QUEUE_LOG).addFilter(self._is_news)
         base = base_url.rstrip("/") if base_url else None
         self._spans = OTLPSpanExporter(
             endpoint=f"{base}/v1/traces" if base else None, session=_WatchedSession(self._delivery)
@@ -59,6 +62,14 @@ class Exporters:
         if self._delivery.failing:
             self._spans.shutdown()  # type: ignore[no-untyped-call]  # the SDK does not annotate it
             self._metrics.shutdown()
+
+    def close(self) -> None:
+        """Leave the library's log as it was; the last thing to be called."""
+        logging.getLogger(_QUEUE_LOG).removeFilter(self._is_news)
+
+    def _is_news(self, record: logging.LogRecord) -> bool:
+        del record
+        return not self._delivery.failing
 
 
 class Delivery:

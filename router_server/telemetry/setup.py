@@ -147,6 +147,8 @@ def build(settings: TelemetrySettings, snapshot: Snapshot) -> Telemetry:
         if tracers is not None:
             tracers.shutdown()
         meters.shutdown(timeout_millis=_FLUSH_TIMEOUT * 1000)
+        if exporters is not None:
+            exporters.close()
 
     return Telemetry(
         observers=(tracing, metrics, BreakerLog()),
