@@ -16,6 +16,7 @@ from grpc import aio
 from modelrouter.v1 import chat_pb2, service_pb2_grpc
 from router_server.app import Running, running
 from router_server.config.loading import read
+from router_server.core.limiter import Limiter
 from tests.upstream import Upstream
 
 CHAT_PATH = "/v1/chat/completions"
@@ -35,6 +36,10 @@ class Served:
         """No permit is held and nobody waits."""
         upstreams = self.server.assembly.upstreams.values()
         return all(u.limiter.inflight == 0 and u.limiter.queued == 0 for u in upstreams)
+
+    def limiter(self, provider: str) -> Limiter:
+        """The limiter of a provider."""
+        return self.server.assembly.upstreams[provider].limiter
 
     def breaker(self, target: str) -> str:
         """The state of a target's breaker."""
