@@ -122,7 +122,7 @@ telemetry: {otlp_endpoint: ^, sample_ratio: ^, log: {level: ^, format: ^}}
 """
 
 
-@settings(deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.text("QZ0189:/@{}'\\ \n", min_size=9, max_size=30).map(str.strip).filter(lambda s: len(s) > 8))
 def test_no_mistake_shows_what_a_variable_holds(secret: str) -> None:
     error = error_of(EVERYWHERE.replace("^", "'${SECRET}'"), {"SECRET": secret})
@@ -131,7 +131,7 @@ def test_no_mistake_shows_what_a_variable_holds(secret: str) -> None:
     assert repr(secret)[1:-1] not in str(error)
 
 
-@settings(deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.text("QZ018", min_size=9, max_size=30))
 def test_no_mistake_shows_a_key_that_is_written_in_the_file(secret: str) -> None:
     text = "\n".join(
