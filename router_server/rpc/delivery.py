@@ -80,6 +80,8 @@ class Delivery:
 
 
 async def _write_all(rpc: Rpc, context: Context, responses: AsyncGenerator[Any, None], steps: Steps) -> None:
+    # A write that fails or is cancelled leaves some 300 bytes of native memory behind, whatever its size:
+    # grpc.aio frees a message's envelope on success alone. Shielding writes was tried, and saves a third.
     announced = False
     async for response in responses:
         if not announced:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator
+from typing import Any
 
 import grpc
 import pytest
@@ -12,6 +13,8 @@ from grpc import aio
 
 from router_server.core.results import ChatResult, Invocation, StreamEvent
 from router_server.core.types import ChatRequest
+from router_server.rpc.current import Rpc
+from router_server.rpc.delivery import Delivery
 from router_server.rpc.settings import ServerSettings
 from tests.rpc.scripted import (
     ScriptedRouter,
@@ -179,3 +182,27 @@ async def test_two_thousand_cancelled_streams_leave_no_tasks() -> None:
             await asyncio.sleep(0)
         assert len(asyncio.all_tasks()) <= before
         assert it.router.open_streams == 0
+
+
+async def test_a_write_that_the_transport_refuses_is_a_cancellation() -> None:
+    """It fails a moment before the news of the cancellation arrives, so no real channel shows it reliably."""
+
+    class Gone:
+        async def send_initial_metadata(self, _metadata: object) -> None:
+            pass
+
+        async def write(self, _message: object) -> None:
+            raise aio.InternalError
+
+    closed = asyncio.Event()
+
+    async def responses() -> AsyncGenerator[str, None]:
+        try:
+            yield "one"
+        finally:
+            closed.set()
+
+    context: Any = Gone()
+    with pytest.raises(asyncio.CancelledError):
+        await Delivery(1.0).send_all(Rpc("r", "c"), context, responses())
+    assert closed.is_set()

@@ -15,7 +15,7 @@ from router_server.core.errors import Reason, RouterError
 from router_server.core.observer import CallRecord, CallStart
 from router_server.core.results import ChatResult, Invocation, StreamEvent
 from router_server.core.types import ChatRequest, Operation, Usage
-from router_server.rpc.current import CallHolder
+from router_server.rpc.current import CallHolder, current_rpc
 from tests.rpc.scripted import (
     TRACE_ID,
     TRAIL,
@@ -238,3 +238,16 @@ async def test_partial_usage_of_a_broken_stream_is_told() -> None:
     assert answer.code is grpc.StatusCode.ABORTED
     assert answer.metadata["partial_output_tokens"] == "6"
     assert answer.trailers["x-router-target"] == "gpt"
+
+
+async def test_metadata_of_12_kb_comes_through_and_of_64_kb_does_not() -> None:
+    async with serving() as it:
+        await it.stub.Chat(chat_request(), metadata=(("x-token", "t" * 12_000),))
+        answer = await refused(it.stub.Chat(chat_request(), metadata=(("x-token", "t" * 64_000),)))
+        assert answer.code is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert len(it.router.calls) == 1
+
+
+def test_outside_an_rpc_there_is_no_current_one() -> None:
+    with pytest.raises(LookupError, match="guard"):
+        current_rpc()

@@ -1,4 +1,4 @@
-"""Chat requests: what a good one becomes, and every way in which one is bad."""
+"""Chat requests: what a good one becomes, and every way in which one is bad, but for its messages."""
 
 from __future__ import annotations
 
@@ -11,277 +11,32 @@ from google.protobuf import json_format
 from modelrouter.v1 import chat_pb2
 from router_server.core.errors import RouterError
 from router_server.core.types import (
-    Blob,
     ChatRequest,
     Choice,
-    FileRef,
     Generation,
     Grammar,
     JsonObject,
     JsonSchema,
-    MediaDetail,
     Message,
-    Reasoning,
     ReasoningEffort,
-    Refusal,
     Regex,
     Role,
     Routing,
     StreamRecovery,
     Text,
     Tool,
-    ToolCall,
     ToolChoice,
     ToolMode,
-    ToolResult,
 )
 from router_server.rpc.convert.chat import read_chat
+from tests.rpc.reading import USER, bad_fields, read
 
-USER: dict[str, Any] = {"role": "ROLE_USER", "content": [{"text": "hi"}]}
 TOOL: dict[str, Any] = {"function": {"name": "weather"}}
-
-
-def read(**fields: Any) -> ChatRequest:
-    """Read a request given as JSON, with a model and a message unless they are given."""
-    return read_chat(
-        json_format.ParseDict({"model": "chat", "messages": [USER], **fields}, chat_pb2.ChatRequest())
-    )
-
-
-def bad_fields(**fields: Any) -> dict[str, str]:
-    with pytest.raises(RouterError) as caught:
-        read(**fields)
-    return {violation.field: violation.description for violation in caught.value.violations}
-
-
-def turn(role: str, *parts: dict[str, Any]) -> dict[str, Any]:
-    return {"role": f"ROLE_{role}", "content": list(parts)}
-
-
-def call(call_id: str, arguments: str = "{}") -> dict[str, Any]:
-    return {"toolCall": {"id": call_id, "name": "weather", "argumentsJson": arguments}}
-
-
-def result(call_id: str) -> dict[str, Any]:
-    return {"toolResult": {"toolCallId": call_id, "content": [{"text": "sunny"}]}}
-
-
-def test_a_simple_request_takes_every_default() -> None:
-    assert read() == ChatRequest("chat", (Message(Role.USER, (Text("hi"),)),))
-
-
-def test_a_full_request() -> None:
-    request = read(
-        generation={
-            "maxOutputTokens": 100,
-            "temperature": 0.0,
-            "topP": 0.5,
-            "topK": 40,
-            "stopSequences": ["END"],
-            "seed": "-7",
-            "presencePenalty": -2,
-            "frequencyPenalty": 2,
-            "reasoningEffort": "REASONING_EFFORT_HIGH",
-            "topLogprobs": 0,
-        },
-        tools=[
-            {
-                "function": {
-                    "name": "weather",
-                    "description": "d",
-                    "parametersJsonSchema": "{}",
-                    "strict": True,
-                }
-            }
-        ],
-        toolChoice={"mode": "MODE_REQUIRED", "allowedToolNames": ["weather"], "parallel": False},
-        routing={
-            "allowedTargets": ["a", "b"],
-            "allowFailover": False,
-            "firstTokenTimeout": "1.5s",
-            "streamRecovery": "STREAM_RECOVERY_RESUME",
-            "priority": -3,
-            "coalesceWindow": "0.05s",
-            "allowCache": True,
-            "heartbeatInterval": "2s",
-        },
-        labels={"team": "search"},
-        idempotencyKey="k",
-        providerOptionsJson={"openai": '{"logit_bias": {"1": 2}}'},
-        userId="u",
-    )
-    assert request.generation == Generation(
-        100, 0.0, 0.5, 40, ("END",), -7, -2.0, 2.0, ReasoningEffort.HIGH, 0
-    )
-    assert request.tools == (Tool("weather", "d", "{}", strict=True),)
-    assert request.tool_choice == ToolChoice(ToolMode.REQUIRED, ("weather",), parallel=False)
-    assert request.routing == Routing(("a", "b"), False, 1.5, StreamRecovery.RESUME, -3, 0.05, True, 2.0)
-    assert (request.labels, request.idempotency_key, request.user_id) == ({"team": "search"}, "k", "u")
-    assert request.provider_options == {"openai": {"logit_bias": {"1": 2}}}
-
-
-def test_every_part_of_a_conversation() -> None:
-    request = read(
-        messages=[
-            turn("SYSTEM", {"text": "be brief"}),
-            turn("DEVELOPER", {"text": "and kind"}),
-            turn(
-                "USER",
-                {
-                    "inlineData": {
-                        "mimeType": "image/png",
-                        "data": "AQI=",
-                        "filename": "a.png",
-                        "detail": "MEDIA_DETAIL_LOW",
-                    }
-                },
-                {"file": {"uri": "https://example.org/a.pdf", "mimeType": "application/pdf"}},
-            ),
-            turn(
-                "ASSISTANT",
-                {"reasoning": {"text": "hm"}, "opaqueState": "AQ=="},
-                {"refusal": "no"},
-                call("1", ""),
-            ),
-            turn("TOOL", result("1")),
-        ]
-    )
-    assert [message.content for message in request.messages] == [
-        (Text("be brief"),),
-        (Text("and kind"),),
-        (
-            Blob("image/png", b"\x01\x02", "a.png", MediaDetail.LOW),
-            FileRef("application/pdf", "https://example.org/a.pdf"),
-        ),
-        (Reasoning("hm", b"\x01"), Refusal("no"), ToolCall("1", "weather", "{}")),
-        (ToolResult("1", (Text("sunny"),)),),
-    ]
-
-
-@pytest.mark.parametrize(
-    ("asked", "read_as"),
-    [
-        ({"text": {}}, None),
-        ({"jsonObject": {}}, JsonObject()),
-        ({"jsonSchema": {"schemaJson": "{}"}}, JsonSchema("response", "{}")),
-        (
-            {"jsonSchema": {"name": "n", "schemaJson": "{}", "strict": True}},
-            JsonSchema("n", "{}", strict=True),
-        ),
-        ({"regex": "a+"}, Regex("a+")),
-        ({"grammar": "root ::= x"}, Grammar("root ::= x")),
-        ({"choice": {"choices": ["yes", "no"]}}, Choice(("yes", "no"))),
-    ],
-)
-def test_response_formats(asked: dict[str, Any], read_as: object) -> None:
-    assert read(responseFormat=asked).response_format == read_as
 
 
 BAD_FIELDS: list[tuple[dict[str, Any], str, str]] = [
     ({"model": ""}, "model", "name a route"),
     ({"model": "x" * 257}, "model", "256 are allowed"),
-    ({"messages": []}, "messages", "add at least one message"),
-    ({"messages": [{"content": [{"text": "x"}]}]}, "messages[0].role", "say who speaks"),
-    ({"messages": [{"role": 17, "content": [{"text": "x"}]}]}, "messages[0].role", "use one of ROLE_SYSTEM"),
-    ({"messages": [USER, {"role": "ROLE_USER"}]}, "messages[1].content", "at least one part"),
-    ({"messages": [turn("USER", {})]}, "messages[0].content[0]", "set one of text, inline_data, file;"),
-    (
-        {"messages": [turn("SYSTEM", {"refusal": "x"})]},
-        "messages[0].content[0].refusal",
-        "takes text, not refusal",
-    ),
-    (
-        {"messages": [turn("USER", call("1"))]},
-        "messages[0].content[0].tool_call",
-        "a ROLE_USER message takes",
-    ),
-    (
-        {"messages": [turn("TOOL", {"text": "x"})]},
-        "messages[0].content[0].text",
-        "takes tool_result, not text",
-    ),
-    ({"messages": [turn("ASSISTANT", call(""))]}, "messages[0].content[0].tool_call.id", "must not be empty"),
-    (
-        {"messages": [turn("ASSISTANT", call("1"), call("1"))]},
-        "messages[0].content[1].tool_call.id",
-        '"1" is already the id of messages[0].content[0].tool_call',
-    ),
-    (
-        {"messages": [turn("ASSISTANT", {"toolCall": {"id": "1"}})]},
-        "messages[0].content[0].tool_call.name",
-        "empty",
-    ),
-    (
-        {"messages": [turn("ASSISTANT", call("1", "[1]"))]},
-        "messages[0].content[0].tool_call.arguments_json",
-        "must be a JSON object such as {}, not an array",
-    ),
-    (
-        {"messages": [turn("ASSISTANT", call("1", '{"a"'))]},
-        "messages[0].content[0].tool_call.arguments_json",
-        "cannot be parsed",
-    ),
-    (
-        {"messages": [turn("ASSISTANT", call("1", '{"a":' * 5_000))]},
-        "messages[0].content[0].tool_call.arguments_json",
-        "nested too deeply",
-    ),
-    (
-        {"messages": [USER, turn("TOOL", result("9"))]},
-        "messages[1].content[0].tool_result.tool_call_id",
-        'no earlier message has a tool_call with the id "9"',
-    ),
-    (
-        {"messages": [turn("ASSISTANT", call("1")), turn("TOOL", result("1"), result("1"))]},
-        "messages[1].content[1].tool_result.tool_call_id",
-        "already answered at messages[1].content[0].tool_result.tool_call_id",
-    ),
-    (
-        {"messages": [turn("TOOL", result(""))]},
-        "messages[0].content[0].tool_result.tool_call_id",
-        "name the id",
-    ),
-    (
-        {
-            "messages": [
-                turn("ASSISTANT", call("1")),
-                turn("TOOL", {"toolResult": {"toolCallId": "1", "content": [{"refusal": "x"}]}}),
-            ]
-        },
-        "messages[1].content[0].tool_result.content[0].refusal",
-        "a tool_result takes text or inline_data or file",
-    ),
-    (
-        {"messages": [turn("USER", {"inlineData": {"mimeType": "png", "data": "AQ=="}})]},
-        "messages[0].content[0].inline_data.mime_type",
-        '"png" is not a MIME type',
-    ),
-    (
-        {"messages": [turn("USER", {"inlineData": {"mimeType": "image/png"}})]},
-        "messages[0].content[0].inline_data.data",
-        "empty",
-    ),
-    (
-        {"messages": [turn("USER", {"file": {"uri": "a.png"}})]},
-        "messages[0].content[0].file.uri",
-        "absolute URI",
-    ),
-    (
-        {"messages": [turn("USER", {"file": {"uri": "FILE:///etc/passwd"}})]},
-        "messages[0].content[0].file.uri",
-        "file: URIs are refused",
-    ),
-    (
-        {"messages": [turn("USER", {"file": {"uri": "https://x", "mimeType": "x"}})]},
-        "messages[0].content[0].file.mime_type",
-        "MIME type",
-    ),
-    (
-        {"messages": [turn("USER", {"file": {"uri": "https://x", "detail": 9}})]},
-        "messages[0].content[0].file.detail",
-        "MEDIA_DETAIL_LOW, MEDIA_DETAIL_HIGH",
-    ),
-    ({"messages": [{**USER, "name": "n" * 129}]}, "messages[0].name", "128 are allowed"),
     ({"generation": {"maxOutputTokens": 0}}, "generation.max_output_tokens", "at least 1, not 0"),
     ({"generation": {"temperature": 2.1}}, "generation.temperature", "between 0 and 2, not 2.1"),
     ({"generation": {"temperature": "NaN"}}, "generation.temperature", "not nan"),
@@ -353,6 +108,79 @@ BAD_FIELDS: list[tuple[dict[str, Any], str, str]] = [
 ]
 
 
+def test_a_simple_request_takes_every_default() -> None:
+    assert read() == ChatRequest("chat", (Message(Role.USER, (Text("hi"),)),))
+
+
+def test_a_full_request() -> None:
+    request = read(
+        generation={
+            "maxOutputTokens": 100,
+            "temperature": 0.0,
+            "topP": 0.5,
+            "topK": 40,
+            "stopSequences": ["END"],
+            "seed": "-7",
+            "presencePenalty": -2,
+            "frequencyPenalty": 2,
+            "reasoningEffort": "REASONING_EFFORT_HIGH",
+            "topLogprobs": 0,
+        },
+        tools=[
+            {
+                "function": {
+                    "name": "weather",
+                    "description": "d",
+                    "parametersJsonSchema": "{}",
+                    "strict": True,
+                }
+            }
+        ],
+        toolChoice={"mode": "MODE_REQUIRED", "allowedToolNames": ["weather"], "parallel": False},
+        routing={
+            "allowedTargets": ["a", "b"],
+            "allowFailover": False,
+            "firstTokenTimeout": "1.5s",
+            "streamRecovery": "STREAM_RECOVERY_RESUME",
+            "priority": -3,
+            "coalesceWindow": "0.05s",
+            "allowCache": True,
+            "heartbeatInterval": "2s",
+        },
+        labels={"team": "search"},
+        idempotencyKey="k",
+        providerOptionsJson={"openai": '{"logit_bias": {"1": 2}}'},
+        userId="u",
+    )
+    assert request.generation == Generation(
+        100, 0.0, 0.5, 40, ("END",), -7, -2.0, 2.0, ReasoningEffort.HIGH, 0
+    )
+    assert request.tools == (Tool("weather", "d", "{}", strict=True),)
+    assert request.tool_choice == ToolChoice(ToolMode.REQUIRED, ("weather",), parallel=False)
+    assert request.routing == Routing(("a", "b"), False, 1.5, StreamRecovery.RESUME, -3, 0.05, True, 2.0)
+    assert (request.labels, request.idempotency_key, request.user_id) == ({"team": "search"}, "k", "u")
+    assert request.provider_options == {"openai": {"logit_bias": {"1": 2}}}
+
+
+@pytest.mark.parametrize(
+    ("asked", "read_as"),
+    [
+        ({"text": {}}, None),
+        ({"jsonObject": {}}, JsonObject()),
+        ({"jsonSchema": {"schemaJson": "{}"}}, JsonSchema("response", "{}")),
+        (
+            {"jsonSchema": {"name": "n", "schemaJson": "{}", "strict": True}},
+            JsonSchema("n", "{}", strict=True),
+        ),
+        ({"regex": "a+"}, Regex("a+")),
+        ({"grammar": "root ::= x"}, Grammar("root ::= x")),
+        ({"choice": {"choices": ["yes", "no"]}}, Choice(("yes", "no"))),
+    ],
+)
+def test_response_formats(asked: dict[str, Any], read_as: object) -> None:
+    assert read(responseFormat=asked).response_format == read_as
+
+
 @pytest.mark.parametrize(("fields", "field", "says"), BAD_FIELDS, ids=[row[1] for row in BAD_FIELDS])
 def test_a_bad_field(fields: dict[str, Any], field: str, says: str) -> None:
     found = bad_fields(**fields)
@@ -398,13 +226,6 @@ def test_a_duration_out_of_the_formats_range_is_bad() -> None:
         request.routing.heartbeat_interval.nanos = nanos
         with pytest.raises(RouterError, match="not a valid duration"):
             read_chat(request)
-
-
-def test_a_callers_text_is_quoted_short_and_printable() -> None:
-    found = bad_fields(messages=[turn("TOOL", result("\x1b[31m" + "x" * 500))])
-    (description,) = found.values()
-    assert "\x1b" not in description
-    assert len(description) < 200
 
 
 def test_json_is_never_quoted() -> None:
