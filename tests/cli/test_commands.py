@@ -1,0 +1,229 @@
+"""The command as a shell sees it: output, exit codes, bad luck."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+
+from router_server.cli import main
+from router_server.commands.exits import MEANINGS, Exit
+
+MOCK = """\
+server: {{listen: '{listen}', http_listen: null, drain_delay: 0s}}
+providers: {{m: {{kind: mock}}}}
+targets: {{t: {{provider: m, model: x}}, u: {{provider: m, model: y}}}}
+routes: {{chat: {{targets: [t, u]}}, other: {{targets: [u]}}}}
+"""
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    # Not tmp_path: the path of a socket has at most 107 bytes.
+    with TemporaryDirectory(prefix="cli-") as name:
+        yield Path(name)
+
+
+def file_of(folder: Path, text: str = MOCK, listen: str = "127.0.0.1:0") -> Path:
+    file = folder / "router.yaml"
+    file.write_text(text.format(listen=listen))
+    return file
+
+
+def python(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+    clean = {
+        key: value for key, value in os.environ.items() if not key.startswith(("OPENAI", "GEMINI", "VLLM"))
+    }
+    return subprocess.run(  # noqa: S603 - our own command
+        [sys.executable, *arguments], env=clean | env, capture_output=True, text=True, timeout=50, check=False
+    )
+
+
+def run(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
+    return python("-m", "router_server", *arguments, **env)
+
+
+@contextmanager
+def serving(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-m", "router_server", "serve", *arguments]
+    with subprocess.Popen(  # noqa: S603 - our own command
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.terminate()
+            process.communicate(timeout=30)
+
+
+def test_a_valid_file_is_summed_up(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = file_of(folder)
+    assert main(["check-config", str(file)]) == Exit.OK
+    out, err = capsys.readouterr()
+    assert out.splitlines() == [f"{file} is valid. Its routes:", "  chat   t, then u", "  other  u"]
+    assert err == ""
+
+
+def test_every_mistake_of_a_file_is_printed(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = file_of(folder, "server: {{workers: no}}\nproviders: {{m: {{kind: mook}}}}\ntarget: 1\n")
+    assert main(["check-config", str(file)]) == Exit.CONFIGURATION
+    out, err = capsys.readouterr()
+    *mistakes, count = err.splitlines()
+    assert out == ""
+    assert count == f"{len(mistakes)} mistakes."
+    assert mistakes[0] == f"{file}:1: server.workers: must be a whole number"
+    assert any(line.startswith(f"{file}:3: target: unknown key; did you mean targets?") for line in mistakes)
+
+
+def test_a_long_mistake_stays_on_its_line_and_keeps_its_brackets(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = file_of(folder, MOCK.replace("[t, u]", "[t, '{{}}[bold]{{}}" + "x" * 200 + "']"))
+    assert main(["check-config", str(file)]) == Exit.CONFIGURATION
+    (mistake, _) = capsys.readouterr().err.splitlines()
+    assert "routes.chat.targets[1]: no target is called '{}[bold]{}xxx" in mistake
+
+
+@pytest.mark.parametrize("command", [["check-config"], ["serve", "--config"]])
+def test_a_file_that_is_not_there_is_one_clear_message(
+    command: list[str], folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*command, str(folder / "no.yaml")]) == Exit.CONFIGURATION
+    assert capsys.readouterr().err.splitlines() == [
+        f"{folder}/no.yaml: cannot be read: No such file or directory; check the path and its permissions",
+        "1 mistake.",
+    ]
+
+
+def test_a_warning_is_no_mistake(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check-config", str(file_of(folder, listen="0.0.0.0:50051"))]) == Exit.OK
+    assert capsys.readouterr().err.startswith("warning: server.listen 0.0.0.0:50051 is reachable")
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["srve"], ["check-config"], ["status", "--timeout", "0"], ["serve", "x"]]
+)
+def test_wrong_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as raised:
+        main(arguments)
+    assert raised.value.code == Exit.USAGE
+    assert "usage: router-server" in capsys.readouterr().err
+
+
+def test_the_help_lists_every_command_and_every_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    text = capsys.readouterr().out
+    assert all(command in text for command in ("serve", "check-config", "status", "version"))
+    assert set(MEANINGS) == set(Exit)
+    assert all(f"{code:>3}  {meaning}" in text for code, meaning in MEANINGS.items())
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["version"]) == Exit.OK
+    assert capsys.readouterr().out == f"router-server {version('modelrouter-grpc')}\n"
+
+
+@pytest.mark.parametrize("package", ["pydantic", "yaml", "rich"])
+def test_a_missing_package_is_named_with_the_line_that_installs_it(package: str) -> None:
+    done = python(
+        "-c",
+        f"import sys; sys.modules[{package!r}] = None; from router_server.cli import main; "
+        "sys.exit(main(['check-config', 'x']))",
+    )
+    assert done.returncode == Exit.FAILED
+    assert done.stderr.splitlines() == [
+        f"router-server: the package {package} is not installed; run: pip install 'modelrouter-grpc[server]'"
+    ]
+
+
+def test_help_and_version_load_no_package_of_the_server() -> None:
+    done = python(
+        "-c",
+        "import sys; from router_server.cli import main; main(['version']); "
+        "sys.exit(any(name in sys.modules for name in ('pydantic', 'grpc', 'rich', 'yaml')))",
+    )
+    assert done.returncode == 0
+
+
+def test_a_variable_that_cannot_be_used_is_blamed() -> None:
+    done = run("serve", VLLM_BASE_URL="localhost:8000")
+    assert done.returncode == Exit.CONFIGURATION
+    assert done.stderr.startswith("environment: VLLM_BASE_URL: must begin with http://")
+
+
+def test_a_port_that_is_taken_ends_the_start(folder: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        done = run("serve", "--config", str(file_of(folder)), "--listen", address)
+    assert done.returncode == Exit.FAILED
+    assert f"router-server: cannot listen on {address}: the port is taken" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_address_that_is_none_ends_the_start(folder: Path) -> None:
+    done = run("serve", "--config", str(file_of(folder)), "--http-listen", "8080")
+    assert done.returncode == Exit.CONFIGURATION
+    assert done.stderr.startswith("command line: --http-listen: is not an address")
+
+
+def test_status_of_a_running_server(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    address = f"unix:{folder}/s"
+    with serving("--config", str(file_of(folder)), "--listen", address):
+        assert main(["status", "--target", address, "--timeout", "30"]) == Exit.OK
+        assert capsys.readouterr().out.splitlines() == [
+            f"{address} is ready.",
+            "  route chat   serving      t, then u",
+            "  route other  serving      u",
+            "  target t     serving",
+            "  target u     serving",
+        ]
+        assert main(["status", "--target", address, "--json"]) == Exit.OK
+        told = json.loads(capsys.readouterr().out)
+    assert (told["target"], told["live"], told["ready"]) == (address, True, True)
+    assert told["routes"][0] == {
+        "name": "chat",
+        "state": "serving",
+        "operations": ["chat", "embed"],
+        "targets": ["t", "u"],
+    }
+    assert told["targets"] == [{"name": "t", "state": "serving"}, {"name": "u", "state": "serving"}]
+
+
+def test_status_of_a_server_that_waits_for_a_provider(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    address = f"unix:{folder}/s"
+    down = "kind: vllm, required: true, base_url: 'unix:///nowhere.sock'"
+    file = file_of(folder, MOCK.replace("kind: mock", down))
+    with serving("--config", str(file), "--listen", address):
+        assert main(["status", "--target", address, "--timeout", "30"]) == Exit.NOT_READY
+    assert capsys.readouterr().out.startswith(f"{address} is not ready")
+
+
+def test_status_where_nobody_listens(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["status", "--target", f"unix:{folder}/s", "--timeout", "0.2"]) == Exit.FAILED
+    assert f"no router answers at unix:{folder}/s; start one with" in capsys.readouterr().err
+
+
+def test_status_with_an_authority_that_cannot_be_read(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["status", "--ca", "/nowhere.pem"]) == Exit.FAILED
+    assert "cannot read /nowhere.pem: No such file or directory; correct --ca" in capsys.readouterr().err
+
+
+def test_serving_stops_as_told(folder: Path) -> None:
+    address = f"unix:{folder}/s"
+    with serving("--config", str(file_of(folder)), "--listen", address) as process:
+        assert main(["status", "--target", address, "--timeout", "30"]) == Exit.OK
+        process.terminate()
+        process.wait(timeout=30)
+        assert process.returncode == Exit.OK
