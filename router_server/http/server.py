@@ -17,6 +17,9 @@ Exposition = tuple[bytes, str]
 Metrics = Callable[[str], Awaitable[Exposition]]
 """Gives the metrics as the Accept header wants them."""
 
+_FAREWELL = 1.0
+"""Seconds that an answer may still take when the server closes."""
+
 
 class HttpStartError(Exception):
     """The address cannot be had; the message names it and says what to do."""
@@ -33,7 +36,9 @@ class HttpServer:
     def __init__(self, metrics: Metrics, ready: Callable[[], bool]) -> None:
         self._metrics = metrics
         self._ready = ready
-        self._runner = web.AppRunner(self._app(), access_log=None, handle_signals=False)
+        self._runner = web.AppRunner(
+            self._app(), access_log=None, handle_signals=False, shutdown_timeout=_FAREWELL
+        )
 
     async def listen(self, host: str, port: int) -> int:
         """Take a TCP address and serve; return the port, which was asked for or, for 0, was free.
@@ -71,7 +76,9 @@ class HttpServer:
 
     async def _get_metrics(self, request: web.Request) -> web.Response:
         body, content_type = await self._metrics(request.headers.get("Accept", ""))
-        return web.Response(body=body, headers={"Content-Type": content_type})
+        response = web.Response(body=body, headers={"Content-Type": content_type})
+        response.enable_compression()
+        return response
 
     async def _get_health(self, _request: web.Request) -> web.Response:
         return web.Response(text="alive\n")
