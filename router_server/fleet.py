@@ -10,12 +10,11 @@ import asyncio
 import signal
 import tempfile
 from contextlib import AsyncExitStack
-from functools import partial
 from pathlib import Path
 
 from router_server.app import Announce, StartError, listen_http, served, stop_signals
 from router_server.config import Config
-from router_server.http.gathering import gather
+from router_server.http.gathering import WorkerMetrics
 from router_server.http.server import HttpServer
 from router_server.workers import Task, WorkerError, Workers, divided, reserved, started
 
@@ -62,7 +61,7 @@ async def _start_http(
 ) -> int:
     if config.server.http_listen is None:
         return 0
-    http = HttpServer(partial(gather, sockets), lambda: not told_to_stop.is_set())
+    http = HttpServer(WorkerMetrics(sockets).gather, lambda: not told_to_stop.is_set())
     stack.push_async_callback(http.close)
     return await listen_http(http, config.server.http_listen)
 

@@ -1,97 +1,80 @@
-"""One exposition from many: fetches the metrics of several workers and sums them.
+"""Fetches the metrics of several workers over their Unix sockets, and gives their sum.
 
-Counters, histograms and most gauges add up; a breaker's state is the worst of the workers'. A worker that
-does not answer in time is left out, and counted.
+A worker that does not answer within a second, or answers nonsense, delays nobody: it is counted in
+``modelrouter_workers_unreachable``. Refuses to know how expositions are summed.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+import logging
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 import aiohttp
-from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.exposition import choose_encoder
-from prometheus_client.parser import text_string_to_metric_families
-from prometheus_client.registry import Collector
-from prometheus_client.samples import Sample
 
+from router_server.http.metrics_sum import Families, parsed, registry_of, summed
 from router_server.http.server import Exposition
 
-_PATIENCE = 1.0
-"""Seconds that a worker has for its metrics."""
+_PATIENCE: Final = 1.0
+"""Seconds that a worker has for its metrics: Prometheus gives all of them ten."""
 
-_UNREACHABLE = "modelrouter_workers_unreachable"
-
-_WORST = ("breaker_state",)
-"""Gauges whose sum means nothing: the largest of the workers' stands for all."""
-
-_SAME = frozenset({"info"})
-
-Key = tuple[str, tuple[tuple[str, str], ...]]
+_log = logging.getLogger(__name__)
 
 
-async def gather(sockets: Sequence[Path], accept: str) -> Exposition:
-    """Return the sum of what the workers behind ``sockets`` tell, as ``accept`` wants it."""
-    texts = await asyncio.gather(*(_fetch(socket) for socket in sockets))
-    answered = [text for text in texts if text is not None]
-    families = summed(answered, unreachable=len(sockets) - len(answered))
-    encode, content_type = choose_encoder(accept)
-    return encode(_registry(families)), content_type
+class WorkerMetrics:
+    """The metrics of all workers together.
 
+    Args:
+        sockets: where each worker serves its own /metrics.
+        patience: seconds that each has to answer.
+    """
 
-def summed(texts: Iterable[str], *, unreachable: int) -> list[Metric]:
-    """Return the metric families of all ``texts`` together, and how many could not be asked."""
-    families: dict[str, Metric] = {}
-    values: dict[str, dict[Key, float]] = {}
-    for text in texts:
-        for family in text_string_to_metric_families(text):
-            families.setdefault(family.name, Metric(family.name, family.documentation, family.type))
-            _add(family, values.setdefault(family.name, {}))
-    for name, samples in values.items():
-        families[name].samples = [Sample(n, dict(labels), value) for (n, labels), value in samples.items()]
-    lost = Metric(_UNREACHABLE, "Workers whose metrics are missing here.", "gauge")
-    lost.add_sample(_UNREACHABLE, {}, unreachable)
-    return [*families.values(), lost]
+    def __init__(self, sockets: Sequence[Path], patience: float = _PATIENCE) -> None:
+        self._sockets = sockets
+        self._timeout = aiohttp.ClientTimeout(total=patience)
+        self._last: dict[Path, Families] = {}
+        self._lost: set[Path] = set()
 
+    async def gather(self, accept: str) -> Exposition:
+        """Return the sum of what the workers tell, as the Accept header ``accept`` wants it."""
+        answers = await asyncio.gather(*map(self._ask, self._sockets))
+        fresh = {
+            socket: told for socket, told in zip(self._sockets, answers, strict=True) if told is not None
+        }
+        self._last |= fresh
+        stale = [last for socket, last in self._last.items() if socket not in fresh]
+        missing = len(self._sockets) - len(fresh)
+        return await asyncio.to_thread(_encoded, list(fresh.values()), stale, missing, accept)
 
-def _add(family: Metric, totals: dict[Key, float]) -> None:
-    for sample in family.samples:
-        if sample.name.endswith("_created"):
-            continue
-        key = (sample.name, tuple(sorted(sample.labels.items())))
-        known = totals.get(key)
-        if known is None:
-            totals[key] = sample.value
-        elif family.name.endswith(_WORST) or family.type in _SAME or family.name == "target":
-            totals[key] = max(known, sample.value)
-        else:
-            totals[key] = known + sample.value
+    async def _ask(self, socket: Path) -> Families | None:
+        try:
+            families = await asyncio.to_thread(parsed, await self._fetch(socket))
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            self._miss(socket, error)
+            return None
+        self._lost.discard(socket)
+        return families
 
-
-async def _fetch(socket: Path) -> str | None:
-    timeout = aiohttp.ClientTimeout(total=_PATIENCE)
-    try:
+    async def _fetch(self, socket: Path) -> str:
         async with (
             aiohttp.UnixConnector(str(socket)) as connector,
-            aiohttp.ClientSession(connector=connector, timeout=timeout) as session,
+            aiohttp.ClientSession(connector=connector, timeout=self._timeout) as session,
             session.get("http://worker/metrics", headers={"Accept": "text/plain"}) as response,
         ):
-            return await response.text() if response.ok else None
-    except (aiohttp.ClientError, OSError, TimeoutError):
-        return None
+            response.raise_for_status()
+            return await response.text()
+
+    def _miss(self, socket: Path, error: Exception) -> None:
+        if socket not in self._lost:
+            _log.warning("The metrics of %s are missing in /metrics: %s.", socket.stem, type(error).__name__)
+        self._lost.add(socket)
 
 
-class _Families(Collector):
-    def __init__(self, families: Sequence[Metric]) -> None:
-        self._families = families
-
-    def collect(self) -> Iterable[Metric]:
-        return self._families
-
-
-def _registry(families: Sequence[Metric]) -> CollectorRegistry:
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Families(families))
-    return registry
+def _encoded(
+    fresh: Sequence[Families], stale: Sequence[Families], unreachable: int, accept: str
+) -> Exposition:
+    encode, content_type = choose_encoder(accept)
+    return encode(registry_of(summed(fresh, stale, unreachable=unreachable))), content_type

@@ -20,6 +20,9 @@ Metrics = Callable[[str], Awaitable[Exposition]]
 _FAREWELL = 1.0
 """Seconds that an answer may still take when the server closes."""
 
+_LAST_WORDS = 1.0
+"""Seconds that a request has to end once the server stops; aiohttp would give it a minute."""
+
 
 class HttpStartError(Exception):
     """The address cannot be had; the message names it and says what to do."""
