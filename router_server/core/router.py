@@ -256,5 +256,5 @@ def _model_info(route: Route) -> ModelInfo:
         name=route.name,
         operations=chat + embed,
         targets=tuple(target.name for target in route.targets),
-        available=any(target.serving for target in route.targets),
+        available=any(target.available for target in route.targets),
     )

@@ -102,6 +102,11 @@ class Target:
         return self._blocked is None
 
     @property
+    def available(self) -> bool:
+        """Tell whether a call would go there now: it serves, and does not rest after a rate limit."""
+        return self.serving and self.cooldown.remaining <= 0
+
+    @property
     def _blocked(self) -> Outcome | None:
         if self.cooldown.benched is not None:
             return self.cooldown.benched
