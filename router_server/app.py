@@ -242,7 +242,7 @@ async def _show_health(assembly: Assembly, health: HealthBoard, changed: asyncio
 
 
 def _ready(assembly: Assembly) -> bool:
-    return all(upstream.healthy is True for upstream in assembly.upstreams.values() if upstream.required)
+    return all(upstream.ready for upstream in assembly.upstreams.values() if upstream.required)
 
 
 @asynccontextmanager

@@ -29,7 +29,7 @@ from router_server.core.observer import AttemptObservation, AttemptRecord, Attem
 from router_server.core.plan import Step
 from router_server.core.provider import UpstreamChat, UpstreamEmbed
 from router_server.core.target import Target
-from router_server.core.types import ChatRequest, EmbedRequest, Json, StreamItem, Usage
+from router_server.core.types import ChatRequest, EmbedRequest, Generation, Json, StreamItem, Usage
 
 T = TypeVar("T")
 
@@ -106,10 +106,9 @@ class Attempt:
         upstream = self.target.upstream
         settings = self.target.settings
         generation = request.generation
-        cap, wish = settings.max_output_tokens, generation.max_output_tokens
         generation = replace(
             generation,
-            max_output_tokens=cap if wish is None else wish if cap is None else min(wish, cap),
+            max_output_tokens=self.output_limit(generation),
             temperature=settings.temperature if generation.temperature is None else generation.temperature,
         )
         return UpstreamChat(
@@ -121,6 +120,13 @@ class Attempt:
             priority=request.routing.priority,
             continuation=continuation,
         )
+
+    def output_limit(self, generation: Generation) -> int | None:
+        """Return how many tokens the answer may have: the caller's wish, within the target's cap."""
+        cap, wish = self.target.settings.max_output_tokens, generation.max_output_tokens
+        if wish is None or cap is None:
+            return cap if wish is None else wish
+        return min(wish, cap)
 
     def embed(self, request: EmbedRequest) -> UpstreamEmbed:
         """Return the upstream's request."""

@@ -7,12 +7,15 @@ suggested. Spends no tokens. Refuses to know how a provider is asked.
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections.abc import Callable, Sequence
 
 from router_server.core.breaker import BreakerState
 from router_server.core.errors import BreakerEffect
 from router_server.core.target import HealthCheck, Target, Upstream
+
+_log = logging.getLogger(__name__)
 
 _SOONER = 6
 """An unwell provider is asked six times as often, so that it is back in use soon after it has recovered."""
@@ -61,6 +64,9 @@ class Checks:
                 well = await upstream.provider.check()
         except TimeoutError:
             well = False
+        except Exception:  # noqa: BLE001 - a kind is someone else's code; the checks of the others go on
+            _log.exception("The active check of provider %s is broken.", upstream.name)
+        upstream.checked = True
         self._apply(upstream, well)
         return well
 

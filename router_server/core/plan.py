@@ -24,6 +24,9 @@ from router_server.core.errors import (
 from router_server.core.provider import Capability
 from router_server.core.types import Routing
 
+_MOST_WAITS = 10
+"""How often one call waits for rate-limited targets: against an upstream that says "at once" for ever."""
+
 _CLOCK_RESOLUTION = 0.001
 """Seconds by which a timer may fire before its time."""
 
@@ -194,6 +197,7 @@ class Course:
         self._phase: Phase | None = None
         self._too_long = "messages"
         self._cut_short = False
+        self._waits = 0
 
     @property
     def others_left(self) -> bool:
@@ -269,13 +273,14 @@ class Course:
             self._retry = Step(target, self._backoff(tries), self.others_left)
 
     def _after_rest(self, now: float) -> Step | None:
-        if not self._rested or self._plan.last_resort:
+        if not self._rested or self._plan.last_resort or self._waits >= _MOST_WAITS:
             return None
         target, at = min(self._rested.items(), key=lambda item: item[1])
         wait = max(0.0, at - now)
         if wait + MIN_ATTEMPT > self._deadline.remaining(now):
             return None
         del self._rested[target]
+        self._waits += 1
         return Step(target, wait, others_left=False)
 
     def _keep_larger(self, target: str) -> None:

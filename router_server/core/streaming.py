@@ -114,7 +114,7 @@ class Streaming:
 
     async def _read(self, attempt: Attempt) -> None:
         provider = attempt.target.upstream.provider
-        request, continuation = self._continued() if self._resuming else (self._request, None)
+        request, continuation = self._continued(attempt) if self._resuming else (self._request, None)
         stream = cast(
             "AsyncGenerator[Sequence[StreamItem], None]", provider.stream(attempt.chat(request, continuation))
         )
@@ -127,9 +127,9 @@ class Streaming:
         finally:
             self._measure(attempt)
 
-    def _continued(self) -> tuple[ChatRequest, str]:
+    def _continued(self, attempt: Attempt) -> tuple[ChatRequest, str]:
         generation = self._request.generation
-        limit = generation.max_output_tokens
+        limit = attempt.output_limit(generation)
         if limit is not None:
             limit = max(1, limit - self._kept_tokens())
         request = replace(self._request, generation=replace(generation, max_output_tokens=limit))

@@ -29,7 +29,11 @@ class HealthCheck:
 
 @dataclass(eq=False, slots=True)
 class Upstream:
-    """A provider in service. ``healthy`` is the last word of the active check; None: nothing known."""
+    """A provider in service.
+
+    ``healthy`` is the last word of the active check, None where nothing is known; ``checked`` tells whether
+    it was ever asked.
+    """
 
     name: str
     kind: str
@@ -40,6 +44,12 @@ class Upstream:
     required: bool = False
     check: HealthCheck | None = field(default_factory=HealthCheck)
     healthy: bool | None = None
+    checked: bool = False
+
+    @property
+    def ready(self) -> bool:
+        """Tell whether a server that requires this provider may be ready."""
+        return self.check is None or (self.checked and self.healthy is not False)
 
 
 def no_price(_usage: Usage) -> int | None:

@@ -150,3 +150,30 @@ async def test_down_for_a_minute_and_back_in_use_soon_after() -> None:
             await asyncio.sleep(4)
         assert back is not None
         assert 60 <= back <= 90
+
+
+@virtual_time
+async def test_a_broken_check_is_a_failed_one_and_the_others_go_on(caplog: pytest.LogCaptureFixture) -> None:
+    r = rig([HELLO], [HELLO], check=HealthCheck())
+    r.providers["b"].check_answers = [True]
+
+    async def broken() -> bool:
+        raise ValueError
+
+    r.providers["a"].check = broken  # type: ignore[method-assign]
+    async with checked(r):
+        await asyncio.sleep(1)
+    assert (r.upstreams["a"].healthy, r.upstreams["b"].healthy) == (False, True)
+    assert "active check of provider a" in caplog.text
+
+
+@virtual_time
+async def test_a_required_provider_is_ready_once_it_was_asked_and_did_not_say_no() -> None:
+    r = rig([HELLO], check=HealthCheck())
+    assert not r.upstreams["a"].ready
+    async with checked(r):
+        await asyncio.sleep(1)
+        assert r.upstreams["a"].ready
+        r.providers["a"].check_answers = [False]
+        await asyncio.sleep(70)
+        assert not r.upstreams["a"].ready

@@ -377,3 +377,11 @@ def test_reasoning_effort_is_a_need() -> None:
         Capability.TOP_K,
         Capability.LOGPROBS,
     }
+
+
+@virtual_time
+async def test_an_upstream_that_always_says_at_once_is_not_asked_for_ever() -> None:
+    r = rig([[fails(Outcome.RATE_LIMITED, retry_after=0.0)]])
+    error = await refused(r, seconds=100.0)
+    assert error.reason is Reason.ALL_TARGETS_RATE_LIMITED
+    assert len(r.providers["a"].calls) == 11

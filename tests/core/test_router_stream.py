@@ -439,3 +439,11 @@ async def test_what_breaks_after_the_finish_reason_takes_nothing_from_the_answer
     assert isinstance(events[-1], Finished)
     assert (events[-1].trail.target, events[-1].usage.estimated) == ("a", True)
     assert asyncio.get_running_loop().time() <= 2.0
+
+
+@virtual_time
+async def test_a_continuation_stays_within_the_targets_cap() -> None:
+    overrides = {"b": TargetSettings("b", "m", ALL, max_output_tokens=50)}
+    r = rig([[said("The answer is"), fails(Outcome.UNAVAILABLE)]], [HELLO], overrides=overrides)
+    await drain(r, ask(routing=RESUME))
+    assert r.providers["b"].calls[0].request.generation.max_output_tokens == 50 - 4
