@@ -68,15 +68,17 @@ QUEUE_SECONDS: Final = (0.001, 0.005, *SECONDS[:11])
 TOKENS: Final = tuple(4.0**step for step in range(14))
 """1 to 67 million, as the GenAI conventions ask for."""
 
-_CALL_TO_UPSTREAM: Final = (
+UPSTREAM_LABELS: Final = (
     GEN_AI_OPERATION_NAME,
     GEN_AI_PROVIDER_NAME,
     GEN_AI_REQUEST_MODEL,
     SERVER_ADDRESS,
     SERVER_PORT,
 )
-_WITH_ERROR: Final = (*_CALL_TO_UPSTREAM, ERROR_TYPE)
-_WITH_MODALITY: Final = (*_CALL_TO_UPSTREAM, GEN_AI_TOKEN_MODALITY)
+"""What tells one upstream and model from another, in every ``gen_ai`` metric."""
+
+_WITH_ERROR: Final = (*UPSTREAM_LABELS, ERROR_TYPE)
+_WITH_MODALITY: Final = (*UPSTREAM_LABELS, GEN_AI_TOKEN_MODALITY)
 
 _H, _C, _G = Instrument.HISTOGRAM, Instrument.COUNTER, Instrument.GAUGE
 _PER_TARGET: Final = (LABEL_TARGET, LABEL_PROVIDER)
@@ -97,7 +99,7 @@ TIME_TO_FIRST_CHUNK: Final = Metric(
     _H,
     "s",
     "From the permit to the first event of a streamed answer",
-    _CALL_TO_UPSTREAM,
+    UPSTREAM_LABELS,
     SECONDS,
 )
 TIME_PER_OUTPUT_CHUNK: Final = Metric(
@@ -105,7 +107,7 @@ TIME_PER_OUTPUT_CHUNK: Final = Metric(
     _H,
     "s",
     "Mean time between the tokens of a streamed answer, one value per attempt",
-    _CALL_TO_UPSTREAM,
+    UPSTREAM_LABELS,
     TOKEN_SECONDS,
 )
 USAGE_INPUT: Final = Metric(
@@ -148,7 +150,7 @@ OPERATION_INPUT: Final = Metric(
     _H,
     "{token}",
     "Input tokens of one attempt",
-    _CALL_TO_UPSTREAM,
+    UPSTREAM_LABELS,
     TOKENS,
 )
 OPERATION_OUTPUT: Final = Metric(
@@ -156,7 +158,7 @@ OPERATION_OUTPUT: Final = Metric(
     _H,
     "{token}",
     "Output tokens of one attempt",
-    _CALL_TO_UPSTREAM,
+    UPSTREAM_LABELS,
     TOKENS,
 )
 EMBEDDINGS_DURATION: Final = Metric(
@@ -172,7 +174,7 @@ EMBEDDINGS_INPUT: Final = Metric(
     _H,
     "{token}",
     "Input tokens of one attempt at embedding",
-    _CALL_TO_UPSTREAM,
+    UPSTREAM_LABELS,
     TOKENS,
 )
 CALL_DURATION: Final = Metric(

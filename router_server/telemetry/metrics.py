@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
-from opentelemetry.metrics import CallbackOptions, Counter, Histogram, Meter, Observation
+from opentelemetry.metrics import CallbackOptions, Histogram, Meter, Observation
 
 from router_server.core.errors import Outcome
 from router_server.core.observer import (
@@ -26,6 +26,7 @@ from router_server.core.observer import (
 from router_server.core.status import TargetSnapshot
 from router_server.core.types import Operation, Usage
 from router_server.telemetry import instruments, semconv
+from router_server.telemetry.tally import Label, Tally
 
 Snapshot = Callable[[], Iterable[TargetSnapshot]]
 
@@ -53,8 +54,8 @@ class Metrics:
         self._rpc_duration = _histogram(meter, instruments.RPC_DURATION)
         self._call_duration = _histogram(meter, instruments.CALL_DURATION)
         self._call_first_token = _histogram(meter, instruments.CALL_TIME_TO_FIRST_TOKEN)
-        self._failovers = _counter(meter, instruments.FAILOVERS)
-        self._opens = _counter(meter, instruments.BREAKER_OPENS)
+        self._failovers = Tally(meter, instruments.FAILOVERS)
+        self._opens = Tally(meter, instruments.BREAKER_OPENS)
         self._attempts = _AttemptInstruments(meter)
         _observe_targets(meter, snapshot)
 
@@ -74,20 +75,12 @@ class Metrics:
         if after != "open":
             return
         known = any(one.target == target for one in self._snapshot())
-        self._opens.add(
-            1, {semconv.LABEL_TARGET: target if known else _UNKNOWN, semconv.LABEL_PROVIDER: provider}
-        )
+        self._opens.add(1, (target if known else _UNKNOWN, provider))
 
     def failed_over(self, failover: Failover) -> None:
         """Count a failover."""
         self._failovers.add(
-            1,
-            {
-                semconv.LABEL_ROUTE: failover.route,
-                semconv.LABEL_FROM: failover.from_target,
-                semconv.LABEL_TO: failover.to_target,
-                semconv.LABEL_REASON: failover.reason.value,
-            },
+            1, (failover.route, failover.from_target, failover.to_target, failover.reason.value)
         )
 
     def attempt_ended(self, record: AttemptRecord) -> None:
@@ -111,52 +104,52 @@ class _AttemptInstruments:
     """What is counted of every attempt."""
 
     def __init__(self, meter: Meter) -> None:
-        self._attempts = _counter(meter, instruments.ATTEMPTS_MADE)
-        self._rate_limited = _counter(meter, instruments.RATE_LIMITED)
+        self._attempts = Tally(meter, instruments.ATTEMPTS_MADE)
+        self._rate_limited = Tally(meter, instruments.RATE_LIMITED)
         self._queue_wait = _histogram(meter, instruments.QUEUE_WAIT)
-        self._tokens = _counter(meter, instruments.TOKENS_USED)
-        self._cost = _counter(meter, instruments.COST)
+        self._tokens = Tally(meter, instruments.TOKENS_USED)
+        self._cost = Tally(meter, instruments.COST)
         self._inference = _histogram(meter, instruments.INFERENCE_DURATION)
         self._first_chunk = _histogram(meter, instruments.TIME_TO_FIRST_CHUNK)
         self._per_chunk = _histogram(meter, instruments.TIME_PER_OUTPUT_CHUNK)
         self._input = _histogram(meter, instruments.OPERATION_INPUT)
         self._output = _histogram(meter, instruments.OPERATION_OUTPUT)
-        self._used_input = _counter(meter, instruments.USAGE_INPUT)
-        self._used_output = _counter(meter, instruments.USAGE_OUTPUT)
-        self._cache_read = _counter(meter, instruments.USAGE_CACHE_READ)
-        self._cache_write = _counter(meter, instruments.USAGE_CACHE_WRITE)
-        self._reasoning = _counter(meter, instruments.USAGE_REASONING)
+        self._used_input = Tally(meter, instruments.USAGE_INPUT)
+        self._used_output = Tally(meter, instruments.USAGE_OUTPUT)
+        self._cache_read = Tally(meter, instruments.USAGE_CACHE_READ)
+        self._cache_write = Tally(meter, instruments.USAGE_CACHE_WRITE)
+        self._reasoning = Tally(meter, instruments.USAGE_REASONING)
         self._embeddings = _histogram(meter, instruments.EMBEDDINGS_DURATION)
         self._embeddings_input = _histogram(meter, instruments.EMBEDDINGS_INPUT)
 
     def record(self, record: AttemptRecord) -> None:
         target = DIRECT if record.start.route == DIRECT else record.start.target
-        per_target: Labels = {semconv.LABEL_TARGET: target}
-        self._attempts.add(1, {**per_target, semconv.LABEL_OUTCOME: record.outcome.value})
-        self._queue_wait.record(record.queue_wait, per_target)
+        self._attempts.add(1, (target, record.outcome.value))
+        self._queue_wait.record(record.queue_wait, {semconv.LABEL_TARGET: target})
         if record.outcome is Outcome.RATE_LIMITED:
-            self._rate_limited.add(1, per_target)
+            self._rate_limited.add(1, (target,))
         if record.usage is not None:
-            self._spent(record.usage, per_target)
+            self._spent(record.usage, target)
         if record.start.operation is Operation.EMBED:
             self._embedding(record)
         else:
             self._generation(record)
 
-    def _spent(self, usage: Usage, per_target: Labels) -> None:
-        self._tokens.add(usage.input_tokens, {**per_target, semconv.LABEL_DIRECTION: semconv.INPUT})
-        self._tokens.add(usage.output_tokens, {**per_target, semconv.LABEL_DIRECTION: semconv.OUTPUT})
+    def _spent(self, usage: Usage, target: str) -> None:
+        self._tokens.add(usage.input_tokens, (target, semconv.INPUT))
+        self._tokens.add(usage.output_tokens, (target, semconv.OUTPUT))
         if usage.cost_nano_usd is not None:
-            self._cost.add(usage.cost_nano_usd * _NANO, per_target)
+            self._cost.add(usage.cost_nano_usd * _NANO, (target,))
 
     def _embedding(self, record: AttemptRecord) -> None:
-        labels = _upstream_labels(record.start)
+        labels = _named(_upstream(record.start))
         self._embeddings.record(record.duration, _with_error(labels, record.outcome))
         if record.usage is not None:
             self._embeddings_input.record(record.usage.input_tokens, labels)
 
     def _generation(self, record: AttemptRecord) -> None:
-        labels = _upstream_labels(record.start)
+        upstream = _upstream(record.start)
+        labels = _named(upstream)
         self._inference.record(record.duration, _with_error(labels, record.outcome))
         if record.time_to_first_token is not None:
             self._first_chunk.record(record.time_to_first_token, labels)
@@ -165,11 +158,9 @@ class _AttemptInstruments:
         if record.usage is not None:
             self._input.record(record.usage.input_tokens, labels)
             self._output.record(record.usage.output_tokens, labels)
-        self._used(
-            record.usage or Usage(), {**labels, semconv.GEN_AI_TOKEN_MODALITY: semconv.MODALITY_UNKNOWN}
-        )
+        self._used(record.usage or Usage(), (*upstream, semconv.MODALITY_UNKNOWN))
 
-    def _used(self, usage: Usage, labels: Labels) -> None:
+    def _used(self, usage: Usage, labels: tuple[Label, ...]) -> None:
         """Count 0 as well for input and output: the conventions want a series for failed attempts too."""
         self._used_input.add(usage.input_tokens, labels)
         self._used_output.add(usage.output_tokens, labels)
@@ -229,25 +220,24 @@ class _Attempt:
         self._metrics.attempt_ended(record)
 
 
-def _upstream_labels(start: AttemptStart) -> Labels:
-    labels: Labels = {
-        semconv.GEN_AI_OPERATION_NAME: semconv.operation_name(start.operation),
-        semconv.GEN_AI_PROVIDER_NAME: semconv.provider_name(start.kind),
-        semconv.GEN_AI_REQUEST_MODEL: DIRECT if start.route == DIRECT else start.model,
-    }
-    if start.server_address:
-        labels[semconv.SERVER_ADDRESS] = start.server_address
-    if start.server_port is not None:
-        labels[semconv.SERVER_PORT] = start.server_port
-    return labels
+def _upstream(start: AttemptStart) -> tuple[Label, ...]:
+    """Return the values of `instruments.UPSTREAM_LABELS`."""
+    return (
+        semconv.operation_name(start.operation),
+        semconv.provider_name(start.kind),
+        DIRECT if start.route == DIRECT else start.model,
+        start.server_address or None,
+        start.server_port,
+    )
+
+
+def _named(values: tuple[Label, ...]) -> Labels:
+    pairs = zip(instruments.UPSTREAM_LABELS, values, strict=True)
+    return {name: value for name, value in pairs if value is not None}
 
 
 def _with_error(labels: Labels, outcome: Outcome) -> Labels:
     return labels if outcome is Outcome.OK else {**labels, semconv.ERROR_TYPE: outcome.value}
-
-
-def _counter(meter: Meter, metric: instruments.Metric) -> Counter:
-    return meter.create_counter(metric.name, metric.unit, metric.description)
 
 
 def _histogram(meter: Meter, metric: instruments.Metric) -> Histogram:

@@ -20,17 +20,27 @@ _SHORTEST: Final = 4
 _BEFORE_VALUE: Final = r"(?:[\"']\s*[:,]|\s*[:=])\s*(?:b?[\"'])?"
 """Between a header's name and its value: in HTTP, in JSON, in the repr of a dict or of pairs."""
 
-_LOOKS_SECRET: Final = (
-    re.compile(
-        r"(?i)(\b(?:(?:proxy-)?authorization|(?:x-|x-goog-)?api-key)"
-        rf"{_BEFORE_VALUE}(?:(?:bearer|basic|token)\s+)?)[^\s\"',;)}}\]]+"
+_LOOKS_SECRET: Final[tuple[tuple[tuple[str, ...], re.Pattern[str]], ...]] = (
+    (
+        ("authorization", "api-key"),
+        re.compile(
+            r"(?i)(\b(?:(?:proxy-)?authorization|(?:x-|x-goog-)?api-key)"
+            rf"{_BEFORE_VALUE}(?:(?:bearer|basic|token)\s+)?)[^\s\"',;)}}\]]+"
+        ),
     ),
-    re.compile(rf"(?i)(\b(?:set-)?cookie{_BEFORE_VALUE})[^\"'\r\n]+"),
-    re.compile(r"(?i)(\bbearer\s+)[\w.~+/=-]{8,}"),
-    re.compile(r"(?i)([?&](?:key|api[-_]?key|access_token|token|sig|signature)=)[^&\s\"'#]+"),
-    re.compile(r"(\b[a-z][a-z0-9+.-]*://[^\s/:@]*:)[^\s/@]+(?=@)"),
-    re.compile(r"(\b(?:sk|rk|pk)-|\bAIza|\bhf_|\bgsk_)[\w-]{12,}"),
+    (("cookie",), re.compile(rf"(?i)(\b(?:set-)?cookie{_BEFORE_VALUE})[^\"'\r\n]+")),
+    (("bearer",), re.compile(r"(?i)(\bbearer\s+)[\w.~+/=-]{8,}")),
+    (
+        ("key=", "token=", "sig=", "signature="),
+        re.compile(r"(?i)([?&](?:key|api[-_]?key|access_token|token|sig|signature)=)[^&\s\"'#]+"),
+    ),
+    (("://",), re.compile(r"(\b[a-z][a-z0-9+.-]*://[^\s/:@]*:)[^\s/@]+(?=@)")),
+    (
+        ("sk-", "rk-", "pk-", "aiza", "hf_", "gsk_"),
+        re.compile(r"(\b(?:sk|rk|pk)-|\bAIza|\bhf_|\bgsk_)[\w-]{12,}"),
+    ),
 )
+"""What credentials look like, and in lower case what text must hold to be worth a look: most does not."""
 
 
 class Secrets:
@@ -52,8 +62,10 @@ class Secrets:
         """Return ``text`` without registered secrets and without what looks like a credential."""
         if self._pattern is not None:
             text = self._pattern.sub(MASK, text)
-        for pattern in _LOOKS_SECRET:
-            text = pattern.sub(rf"\g<1>{MASK}", text)
+        lower = text.lower()
+        for signs, pattern in _LOOKS_SECRET:
+            if any(sign in lower for sign in signs):
+                text = pattern.sub(rf"\g<1>{MASK}", text)
         return text
 
 
