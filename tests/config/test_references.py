@@ -13,6 +13,7 @@ EMBEDDING = """\
 providers:
   o: {kind: openai, api_key: k, base_url: 'http://localhost:1/v1'}
   s: {kind: static, content: x}
+  m: {kind: mock}
 targets:
   small: {provider: o, model: text-embedding-3-small}
   large: {provider: o, model: text-embedding-3-large}
@@ -24,17 +25,27 @@ targets:
   plain: {provider: o, model: e}
   chats: {provider: o, model: f, capabilities: {embed: false}}
   canned: {provider: s, model: g}
+  named: {provider: m, model: Nomic-Embed-v1}
+  any: {provider: m, model: h}
 routes:
 """
 
 
 @pytest.mark.parametrize(
     "targets",
-    ["small, large", "spaced, other", "spaced, chat", "chat, small", "vectors, chat", "same, small, chats"],
+    [
+        "small, large",
+        "spaced, other",
+        "spaced, chat",
+        "chat, small",
+        "vectors, chat",
+        "same, small, chats",
+        "named, any",
+    ],
 )
 def test_a_route_may_not_mix_embedding_spaces(targets: str) -> None:
     problem = only_mistake(f"{EMBEDDING}  mixed: {{targets: [{targets}]}}")
-    assert (problem.line, problem.key) == (16, "routes.mixed.targets")
+    assert (problem.line, problem.key) == (19, "routes.mixed.targets")
     assert "mixes embedding spaces" in problem.message
     assert "set one embedding_space" in problem.message
 
