@@ -7,7 +7,6 @@ process starts all of them again, which is better than serving with less than wa
 from __future__ import annotations
 
 import asyncio
-import signal
 import tempfile
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -45,7 +44,7 @@ async def _serve(config: Config, announce: Announce, told_to_stop: asyncio.Event
         sockets = [folder / f"worker-{number}.sock" for number in range(count)]
         share = _share(config, address)
         workers = await stack.enter_async_context(started([Task(share, socket) for socket in sockets]))
-        http_port = await _start_http(config, sockets, told_to_stop, stack)
+        http_port = await _start_http(config, sockets, workers, stack)
         announce(served(config, int(address.rpartition(":")[2]), http_port))
         announce(f"{count} workers; each has 1/{count} of every concurrency limit and queue.")
         await _until_stopped(workers, told_to_stop, announce)
@@ -56,12 +55,10 @@ def _share(config: Config, address: str) -> Config:
     return share.model_copy(update={"server": share.server.model_copy(update={"listen": address})})
 
 
-async def _start_http(
-    config: Config, sockets: list[Path], told_to_stop: asyncio.Event, stack: AsyncExitStack
-) -> int:
+async def _start_http(config: Config, sockets: list[Path], workers: Workers, stack: AsyncExitStack) -> int:
     if config.server.http_listen is None:
         return 0
-    http = HttpServer(WorkerMetrics(sockets).gather, lambda: not told_to_stop.is_set())
+    http = HttpServer(WorkerMetrics(sockets).gather, lambda: not workers.told_to_stop)
     stack.push_async_callback(http.close)
     return await listen_http(http, config.server.http_listen)
 
@@ -70,7 +67,7 @@ async def _until_stopped(workers: Workers, told_to_stop: asyncio.Event, announce
     told = asyncio.create_task(told_to_stop.wait())
     ended = asyncio.create_task(workers.first_to_end())
     await asyncio.wait({told, ended}, return_when=asyncio.FIRST_COMPLETED)
-    workers.tell(signal.SIGTERM)
+    workers.stop()
     if ended.done():
         told.cancel()
         await workers.ended()
@@ -81,7 +78,7 @@ async def _until_stopped(workers: Workers, told_to_stop: asyncio.Event, announce
     all_ended = asyncio.ensure_future(workers.ended())
     await asyncio.wait({impatient, all_ended}, return_when=asyncio.FIRST_COMPLETED)
     if not all_ended.done():
-        workers.tell(signal.SIGTERM)
+        workers.stop()
         await all_ended
     impatient.cancel()
     ended.cancel()

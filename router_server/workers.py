@@ -106,6 +106,12 @@ class Workers:
 
     def __init__(self, processes: Sequence[asyncio.subprocess.Process]) -> None:
         self._processes = processes
+        self.told_to_stop = False
+
+    def stop(self) -> None:
+        """Tell every worker to drain; told again, they end at once."""
+        self.told_to_stop = True
+        self.tell(signal.SIGTERM)
 
     def tell(self, number: signal.Signals) -> None:
         """Send every worker a signal."""

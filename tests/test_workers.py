@@ -40,6 +40,11 @@ class Fleet:
     def workers(self) -> list[psutil.Process]:
         return psutil.Process(self.process.pid).children()
 
+    async def readiness(self) -> int:
+        ready = self.metrics.replace("/metrics", "/readyz")
+        async with aiohttp.ClientSession() as session, session.get(ready) as response:
+            return response.status
+
     async def end(self, number: signal.Signals = signal.SIGTERM) -> int:
         self.process.send_signal(number)
         return await self.process.wait()
@@ -91,7 +96,10 @@ async def test_running_streams_survive_the_end_of_a_fleet(tmp_path: Path) -> Non
         pieces: list[str] = []
         async for piece in client.stream_chat("hi", model="chat"):
             if not pieces:
+                assert await running.readiness() == 200
                 running.process.send_signal(signal.SIGTERM)
+                while await running.readiness() == 200:
+                    pass
             pieces.append(piece)
         assert "".join(pieces) == "one two three four five six"
         assert await running.process.wait() == 0
