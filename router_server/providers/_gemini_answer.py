@@ -22,6 +22,7 @@ from router_server.providers._gemini_shapes import (
     prompt_blocked,
     usage_of,
 )
+from router_server.providers._json import UNREADABLE
 
 AnswerPart = Text | Reasoning | ToolCall | Blob
 
@@ -96,7 +97,7 @@ def _arguments(call: WireFunctionCall) -> str:
         raise UpstreamError(Outcome.MALFORMED, "wrong_shape")
     try:
         return msgspec.json.format(raw, indent=-1).decode()
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNREADABLE:
         raise UpstreamError(Outcome.MALFORMED, "not_json") from None
 
 

@@ -21,6 +21,7 @@ from router_server.providers._gemini_errors import answer_failure
 from router_server.providers._gemini_models import resource_name
 from router_server.providers._gemini_options import merge_options
 from router_server.providers._gemini_shapes import NULL, WireUsage, usage_of
+from router_server.providers._json import decoded
 
 MAX_BATCH: Final = 100
 """Google's limit on the requests in one batch."""
@@ -81,12 +82,7 @@ def read_embeddings(body: bytes, count: int, retry_after_cap: float) -> Embeddin
     Raises:
         UpstreamError: MALFORMED where there are not ``count`` vectors of one length; what an error means.
     """
-    try:
-        answer = _ANSWER.decode(body)
-    except msgspec.ValidationError:
-        raise UpstreamError(Outcome.MALFORMED, "wrong_shape") from None
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        raise UpstreamError(Outcome.MALFORMED, "not_json") from None
+    answer = decoded(_ANSWER, body)
     if answer.error != NULL:
         raise answer_failure(answer.error, retry_after_cap)
     vectors = _matrix([embedding.values for embedding in answer.embeddings or ()], count)

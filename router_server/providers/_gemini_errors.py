@@ -14,6 +14,7 @@ import msgspec
 
 from router_server.core.errors import Outcome, UpstreamError
 from router_server.providers._failure import NO_VERDICT, Verdict, capped, status_failure
+from router_server.providers._json import UNREADABLE
 
 
 class GoogleError(msgspec.Struct, gc=False):
@@ -60,7 +61,7 @@ def answer_failure(raw: msgspec.Raw, retry_after_cap: float) -> UpstreamError:
     """Return the failure that an ``error`` value inside a successful answer means: its own code decides."""
     try:
         error = _ERROR.decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNREADABLE:
         return UpstreamError(Outcome.MALFORMED, "error_in_answer")
     status = error.code
     if status is None or not 400 <= status <= 599:  # noqa: PLR2004 - the errors of HTTP
@@ -75,7 +76,7 @@ def _error_of(body: bytes) -> GoogleError | None:
             bodies = _BODIES.decode(body)
             return bodies[0].error if bodies else None
         return _BODY.decode(body).error
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNREADABLE:
         return None
 
 

@@ -15,6 +15,7 @@ import msgspec
 from router_server.core.errors import Outcome, UpstreamError
 from router_server.core.types import FinishReason, TokenLogprob, Usage
 from router_server.providers._gemini_errors import answer_failure
+from router_server.providers._json import Count, decoded
 
 NULL: Final = msgspec.Raw(b"null")
 """A value that is missing; msgspec cannot tell raw JSON from None by the type."""
@@ -95,11 +96,11 @@ class WireFeedback(msgspec.Struct, rename="camel", gc=False):
 class WireUsage(msgspec.Struct, rename="camel", gc=False):
     """Token counts. The prompt's include the cached ones; thoughts and tool results are beside the others."""
 
-    prompt_token_count: int | None = None
-    cached_content_token_count: int | None = None
-    tool_use_prompt_token_count: int | None = None
-    candidates_token_count: int | None = None
-    thoughts_token_count: int | None = None
+    prompt_token_count: Count | None = None
+    cached_content_token_count: Count | None = None
+    tool_use_prompt_token_count: Count | None = None
+    candidates_token_count: Count | None = None
+    thoughts_token_count: Count | None = None
 
 
 class WireAnswer(msgspec.Struct, rename="camel", gc=False):
@@ -150,12 +151,7 @@ def decode(body: bytes, retry_after_cap: float) -> WireAnswer:
     Raises:
         UpstreamError: MALFORMED, ``not_json`` or ``wrong_shape``; or what an error object in it means.
     """
-    try:
-        answer = _ANSWER.decode(body)
-    except msgspec.ValidationError:
-        raise UpstreamError(Outcome.MALFORMED, "wrong_shape") from None
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        raise UpstreamError(Outcome.MALFORMED, "not_json") from None
+    answer = decoded(_ANSWER, body)
     if answer.error != NULL:
         raise answer_failure(answer.error, retry_after_cap)
     return answer

@@ -37,6 +37,7 @@ from router_server.providers._gemini_shapes import (
     prompt_blocked,
     usage_of,
 )
+from router_server.providers._json import decoded
 
 _EVENTS: Final = msgspec.json.Decoder(list[msgspec.Raw])
 
@@ -168,7 +169,4 @@ def events_of(body: bytes) -> list[bytes]:
     """
     if not body.lstrip().startswith(b"["):
         return [body]
-    try:
-        return [bytes(event) for event in _EVENTS.decode(body)]
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        raise UpstreamError(Outcome.MALFORMED, "not_json") from None
+    return [bytes(event) for event in decoded(_EVENTS, body)]

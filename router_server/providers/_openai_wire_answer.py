@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import uuid
 
-import msgspec
-
 from router_server.core.errors import Outcome, UpstreamError
 from router_server.core.types import Answer, Message, Part, Reasoning, Refusal, Role, Text, ToolCall
+from router_server.providers._json import decoded
 from router_server.providers._openai_wire_errors import stream_failure
 from router_server.providers._openai_wire_shapes import (
     ANSWER,
@@ -55,12 +54,7 @@ def decode(body: bytes) -> WireAnswer:
     Raises:
         UpstreamError: MALFORMED, ``not_json`` or ``wrong_shape``; or what an error object in it means.
     """
-    try:
-        answer = ANSWER.decode(body)
-    except msgspec.ValidationError:
-        raise UpstreamError(Outcome.MALFORMED, "wrong_shape") from None
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        raise UpstreamError(Outcome.MALFORMED, "not_json") from None
+    answer = decoded(ANSWER, body)
     error = error_in(answer.error)
     if error is not None:
         raise stream_failure(error)

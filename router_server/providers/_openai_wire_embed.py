@@ -15,6 +15,7 @@ import msgspec
 from router_server.core.errors import Outcome, UpstreamError
 from router_server.core.provider import UpstreamEmbed
 from router_server.core.types import Embeddings, Vectors
+from router_server.providers._json import decoded
 from router_server.providers._openai_wire_errors import stream_failure
 from router_server.providers._openai_wire_request import encode
 from router_server.providers._openai_wire_shapes import NO_ERROR, WireUsage, error_in, usage_of
@@ -60,7 +61,7 @@ def read_embeddings(body: bytes, count: int, dimensions: int | None) -> Embeddin
         UpstreamError: MALFORMED where a vector is missing, doubled or of another length; or what an error
             object in the body means.
     """
-    answer = _decode(body)
+    answer = decoded(_BODY, body)
     error = error_in(answer.error)
     if error is not None:
         raise stream_failure(error)
@@ -73,15 +74,6 @@ def read_embeddings(body: bytes, count: int, dimensions: int | None) -> Embeddin
         usage_of(answer.usage) if answer.usage else None,
         answer.model or "",
     )
-
-
-def _decode(body: bytes) -> _Body:
-    try:
-        return _BODY.decode(body)
-    except msgspec.ValidationError:
-        raise UpstreamError(Outcome.MALFORMED, "wrong_shape") from None
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        raise UpstreamError(Outcome.MALFORMED, "not_json") from None
 
 
 def _in_order(vectors: list[_Vector], count: int) -> list[_Vector]:

@@ -14,6 +14,10 @@ import msgspec
 
 from router_server.core.errors import Outcome, UpstreamError
 from router_server.providers._failure import NO_VERDICT, Verdict, status_outcome
+from router_server.providers._json import UNREADABLE
+
+_STATUS: Final = re.compile(r"[0-9]{3}")
+"""A code that is the number of a status: of too many digits Python makes no int."""
 
 
 class ErrorObject(msgspec.Struct, gc=False):
@@ -33,7 +37,7 @@ class ErrorObject(msgspec.Struct, gc=False):
         """The code, where it is the number of an HTTP error."""
         code = self.code
         if isinstance(code, str):
-            code = int(code) if code.isascii() and code.isdecimal() else None
+            code = int(code) if _STATUS.fullmatch(code) else None
         return int(code) if code is not None and 400 <= code <= 599 else None  # noqa: PLR2004 - HTTP's errors
 
 
@@ -116,7 +120,7 @@ def stream_failure(raw: bytes) -> UpstreamError:
     """
     try:
         decoded = _OBJECT.decode(raw)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return UpstreamError(Outcome.MALFORMED, "error_in_answer")
     error = ErrorObject(decoded) if isinstance(decoded, str) else decoded
     status = error.status
@@ -133,7 +137,7 @@ def _error_of(body: bytes) -> ErrorObject | None:
             bodies = _BODIES.decode(body)
             return bodies[0].found() if bodies else None
         return _BODY.decode(body).found()
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return None
 
 

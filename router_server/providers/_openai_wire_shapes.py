@@ -13,6 +13,7 @@ import msgspec
 
 from router_server.core.errors import Outcome, UpstreamError
 from router_server.core.types import FinishReason, TokenLogprob, Usage
+from router_server.providers._json import Count
 
 
 class WireFunction(msgspec.Struct, gc=False):
@@ -62,20 +63,20 @@ class WireLogprobs(msgspec.Struct, gc=False):
 class WireInputDetails(msgspec.Struct, gc=False):
     """What the prompt's tokens were."""
 
-    cached_tokens: int | None = None
+    cached_tokens: Count | None = None
 
 
 class WireOutputDetails(msgspec.Struct, gc=False):
     """What the answer's tokens were."""
 
-    reasoning_tokens: int | None = None
+    reasoning_tokens: Count | None = None
 
 
 class WireUsage(msgspec.Struct, gc=False):
     """Token counts; the totals include the details."""
 
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
+    prompt_tokens: Count | None = None
+    completion_tokens: Count | None = None
     prompt_tokens_details: WireInputDetails | None = None
     completion_tokens_details: WireOutputDetails | None = None
 
