@@ -57,7 +57,8 @@ def _published(publisher: str, model: str) -> Cost:
         counts = genai_prices.Usage(
             input_tokens=usage.input_tokens,
             output_tokens=usage.output_tokens,
-            cache_read_tokens=usage.cache_read_input_tokens,
+            # It raises where a part is larger than the whole, which is an upstream's to get wrong.
+            cache_read_tokens=min(usage.cache_read_input_tokens, usage.input_tokens),
             cache_write_tokens=usage.cache_write_input_tokens,
         )
         total: Decimal = price.calc_price(counts)["total_price"]
