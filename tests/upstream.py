@@ -9,7 +9,7 @@ A reply is a tuple of steps, run in order once a whole request has been read:
 
 A reply that names no end leaves the connection open for the next request. `json_reply`, `sse_reply` and
 the pieces that they are made of (`head`, `chunk`, `event`, `LAST_CHUNK`) build replies; a function of
-the `Request` is a reply too. A request that nothing was said about gets status 500, and `Upstream.close`
+the `Request` is a reply too, and may yield its steps without end. A request that nothing was said about gets status 500, and `Upstream.close`
 reports it.
 
     async with Upstream() as upstream:
@@ -72,8 +72,9 @@ class Request:
         return json.loads(self.body)
 
 
-Steps = tuple["bytes | asyncio.Event | End", ...]
-Reply = Steps | Callable[[Request], Steps]
+Step = bytes | asyncio.Event | End
+Steps = tuple[Step, ...]
+Reply = Steps | Callable[[Request], Iterable[Step]]
 
 
 def head(
@@ -242,7 +243,7 @@ class Upstream:
         except (ConnectionError, asyncio.IncompleteReadError):
             connection.closed.set()
 
-    def _steps_for(self, request: Request) -> Steps:
+    def _steps_for(self, request: Request) -> Iterable[Step]:
         what = self._by_path.get(request.path)
         if what is None:
             what = self._queue.popleft() if self._queue else self._always
@@ -296,7 +297,7 @@ async def _read_chunked(reader: asyncio.StreamReader) -> bytes:
     return body
 
 
-async def _run(steps: Steps, connection: Connection, writer: asyncio.StreamWriter) -> bool:
+async def _run(steps: Iterable[Step], connection: Connection, writer: asyncio.StreamWriter) -> bool:
     """Run a reply; return whether the connection may serve another request."""
     for step in steps:
         if isinstance(step, bytes):
