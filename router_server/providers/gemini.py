@@ -36,7 +36,12 @@ def _key_of_environment() -> SecretStr:
 
 
 class GeminiSettings(BaseModel):
-    """``api_key`` is GEMINI_API_KEY's value where it is not written; ``base_url`` ends with the version."""
+    """What the configuration says of a ``gemini`` provider.
+
+    Attributes:
+        api_key: the credential; GEMINI_API_KEY's value where it is not written.
+        base_url: the API's address, its version included.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 

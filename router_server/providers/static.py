@@ -48,7 +48,13 @@ class PreparedAnswer(BaseModel):
 
 
 class StaticSettings(BaseModel):
-    """``answers`` are tried in order; ``content`` is said where none of them matches."""
+    """What is said.
+
+    Attributes:
+        content: the answer where none of ``answers`` matches.
+        answers: prepared answers, each a regular expression ``match`` and a ``content``, tried in order
+            against the last user message.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
