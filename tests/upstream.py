@@ -9,8 +9,8 @@ A reply is a tuple of steps, run in order once a whole request has been read:
 
 A reply that names no end leaves the connection open for the next request. `json_reply`, `sse_reply` and
 the pieces that they are made of (`head`, `chunk`, `event`, `LAST_CHUNK`) build replies; a function of
-the `Request` is a reply too, and may yield its steps without end. A request that nothing was said about gets status 500, and `Upstream.close`
-reports it.
+the `Request` is a reply too, and may yield its steps without end. A request that nothing was said about
+gets status 500, and `Upstream.close` reports it.
 
     async with Upstream() as upstream:
         upstream.then(json_reply({"error": {}}, status=503))        # the first request
