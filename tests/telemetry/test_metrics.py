@@ -245,6 +245,24 @@ async def test_every_metric_has_its_name_and_only_its_labels(otlp: Collector) ->
             )
 
 
+async def test_what_is_not_remote_has_no_address(otlp: Collector) -> None:
+    settings = TelemetrySettings(otlp_endpoint=otlp.url, log_format="json", log_level="critical")
+    telemetry = build(settings, tuple)
+    drive(telemetry, answered(attempt_start(kind="embedded", server_address="", server_port=None)))
+    await telemetry.shutdown()
+
+    expected = {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.provider.name": "embedded",
+        "gen_ai.request.model": "gpt-4o-mini",
+    }
+    (duration,) = otlp.metrics[instruments.INFERENCE_DURATION.name].histogram.data_points
+    (used,) = otlp.metrics[instruments.USAGE_INPUT.name].sum.data_points
+    assert attributes(duration.attributes) == expected
+    assert attributes(used.attributes) == {**expected, "gen_ai.token.modality": "unknown"}
+    assert otlp.metrics[instruments.USAGE_INPUT.name].sum.is_monotonic
+
+
 async def test_openmetrics_is_given_to_who_asks() -> None:
     telemetry = build(QUIET, lambda: TARGETS)
     drive(telemetry, answered(FIRST))

@@ -119,6 +119,7 @@ async def test_a_collector_that_refuses_is_named_without_its_password(
     (warning,) = [line for line in map(json.loads, text.splitlines()) if line["level"] == "warning"]
     assert "(status 401)" in warning["message"]
     assert url.partition("@")[2] in warning["message"]
+    assert "user" not in text
     assert "hunter2" not in text
 
 
