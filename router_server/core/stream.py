@@ -1,7 +1,7 @@
 """One stream as its caller sees it: ``started (delta | heartbeat | reset)* finished``, or an error.
 
-`StreamMachine` is pure: it takes what upstreams send, attempt after attempt, and answers with events in
-that grammar. It refuses to know targets, timers and tasks. `merge` joins what may travel as one message.
+`StreamMachine` is pure: it takes the deltas of one attempt after another, and answers with events in that
+grammar. It refuses to know targets, timers and tasks. `merge` joins what may travel as one message.
 """
 
 from __future__ import annotations
@@ -10,24 +10,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from enum import Enum, auto
 
-from router_server.core.errors import Outcome, UpstreamError
 from router_server.core.needs import estimate_tokens
 from router_server.core.results import Finished, Reset, Started, StreamEvent, Trail
 from router_server.core.types import (
     ChatRequest,
     Delta,
     DeltaKind,
-    Finish,
     FinishReason,
-    Message,
-    Part,
-    Reasoning,
-    Refusal,
-    Report,
-    Role,
-    StreamItem,
-    Text,
-    ToolCall,
     Usage,
 )
 
@@ -46,7 +35,6 @@ class StreamMachine:
         model: the route as the caller named it.
         trail: gives the trail as it stands when an event needs it.
         keep_text: remember the text, so that another target can continue it.
-        keep_deltas: remember the deltas of the current attempt, for those who record contents.
     """
 
     def __init__(
@@ -56,7 +44,6 @@ class StreamMachine:
         trail: Callable[[], Trail],
         *,
         keep_text: bool = False,
-        keep_deltas: bool = False,
     ) -> None:
         self._call_id = call_id
         self._model = model
@@ -68,12 +55,6 @@ class StreamMachine:
         self._first_part = 0
         self._next_part = 0
         self._delivered_characters = 0
-        self._attempt_characters = 0
-        self._finish: FinishReason | None = None
-        self._keep_deltas = keep_deltas
-        self.deltas: list[Delta] = []
-        self.usage: Usage | None = None
-        self.reported_model = ""
 
     @property
     def committed(self) -> bool:
@@ -81,19 +62,9 @@ class StreamMachine:
         return self._state is not _State.WAITING
 
     @property
-    def finish_reason(self) -> FinishReason | None:
-        """Why the current attempt's upstream stopped, if it said so."""
-        return self._finish
-
-    @property
     def delivered_tokens(self) -> int:
         """About how many tokens of the current answer were handed on, over all its pieces."""
         return estimate_tokens(self._delivered_characters)
-
-    @property
-    def attempt_tokens(self) -> int:
-        """About how many tokens the current attempt brought."""
-        return estimate_tokens(self._attempt_characters)
 
     @property
     def text(self) -> str:
@@ -102,48 +73,18 @@ class StreamMachine:
 
     def begin(self, *, resumed: bool, reason: str) -> None:
         """Another attempt begins; ``reason`` says why the one before ended, if it had committed."""
-        self.usage = None
-        self.reported_model = ""
-        self._finish = None
-        self._attempt_characters = 0
-        self.deltas = []
-        if self._state is not _State.OPEN:
-            return
-        self._pending_reset = (reason, resumed)
+        if self._state is _State.OPEN:
+            self._pending_reset = (reason, resumed)
 
-    def take(self, items: Sequence[StreamItem]) -> list[StreamEvent]:
-        """Return the events that ``items`` make.
-
-        Raises:
-            UpstreamError: MALFORMED where the upstream goes on after it finished.
-        """
+    def take(self, deltas: Sequence[Delta]) -> list[StreamEvent]:
+        """Return the events that ``deltas`` of the current attempt make."""
         events: list[StreamEvent] = []
-        for item in items:
-            if isinstance(item, Delta):
-                self._delta(item, events)
-            elif isinstance(item, Finish):
-                self._finished(item)
-            else:
-                self._report(item)
+        for delta in deltas:
+            self._delta(delta, events)
         return events
 
-    def check_finished(self) -> FinishReason:
-        """Return why the upstream, whose stream is over, stopped.
-
-        Raises:
-            UpstreamError: MALFORMED where it never said so: the answer is not whole.
-        """
-        if self._finish is None:
-            raise UpstreamError(Outcome.MALFORMED, "no_finish_reason")
-        return self._finish
-
-    def end(self, usage: Usage) -> list[StreamEvent]:
-        """Return the last events: the upstream's stream is over, and ``usage`` is the answer's.
-
-        Raises:
-            UpstreamError: as `check_finished`.
-        """
-        reason = self.check_finished()
+    def end(self, reason: FinishReason, usage: Usage) -> list[StreamEvent]:
+        """Return the last events: the answer is whole, and ``usage`` is what it took."""
         events: list[StreamEvent] = []
         self._open(events)
         self._state = _State.FINISHED
@@ -151,17 +92,10 @@ class StreamMachine:
         return events
 
     def _delta(self, delta: Delta, events: list[StreamEvent]) -> None:
-        if self._finish is not None:
-            raise UpstreamError(Outcome.MALFORMED, "delta_after_finish")
-        if not (delta.text or delta.tool_call_id or delta.tool_name or delta.opaque_state or delta.logprobs):
-            return
         self._open(events)
-        if self._keep_deltas:
-            self.deltas.append(delta)
         part = self._first_part + delta.part_index
         self._next_part = max(self._next_part, part + 1)
         self._delivered_characters += len(delta.text)
-        self._attempt_characters += len(delta.text)
         if delta.kind is not DeltaKind.TEXT:
             self._only_text = False
         elif self._text is not None:
@@ -187,15 +121,6 @@ class StreamMachine:
         self._only_text = True
         if self._text is not None:
             self._text.clear()
-
-    def _finished(self, finish: Finish) -> None:
-        if self._finish is not None:
-            raise UpstreamError(Outcome.MALFORMED, "finished_twice")
-        self._finish = finish.reason
-
-    def _report(self, report: Report) -> None:
-        self.usage = report.usage or self.usage
-        self.reported_model = report.model or self.reported_model
 
 
 def may_resume(request: ChatRequest, text: str) -> bool:
@@ -251,25 +176,3 @@ def _joined(run: list[Delta]) -> Delta:
         text="".join(d.text for d in run),
         logprobs=tuple(logprob for d in run for logprob in d.logprobs),
     )
-
-
-def assemble(deltas: Sequence[Delta]) -> Message:
-    """Return the message that ``deltas`` of one attempt make."""
-    runs: dict[int, list[Delta]] = {}
-    for delta in deltas:
-        runs.setdefault(delta.part_index, []).append(delta)
-    return Message(Role.ASSISTANT, tuple(_part(run) for _index, run in sorted(runs.items())))
-
-
-def _part(run: Sequence[Delta]) -> Part:
-    text = "".join(delta.text for delta in run)
-    opaque = next((delta.opaque_state for delta in reversed(run) if delta.opaque_state), b"")
-    match run[0].kind:
-        case DeltaKind.TEXT:
-            return Text(text, opaque)
-        case DeltaKind.REASONING:
-            return Reasoning(text, opaque)
-        case DeltaKind.REFUSAL:
-            return Refusal(text, opaque)
-        case DeltaKind.TOOL_CALL:
-            return ToolCall(run[0].tool_call_id, run[0].tool_name, text, opaque)

@@ -14,13 +14,14 @@ from typing import cast
 from router_server.core.attempt import Attempt
 from router_server.core.call import Call
 from router_server.core.errors import Outcome, Phase, Reason, RouterError, UpstreamError
+from router_server.core.intake import Intake
 from router_server.core.journey import Journey
 from router_server.core.outbox import Outbox, ReaderStalledError
 from router_server.core.plan import deadline_error, interrupted
 from router_server.core.provider import Capability
 from router_server.core.results import Trail
-from router_server.core.stream import StreamMachine, assemble, may_resume
-from router_server.core.types import ChatRequest, StreamItem, StreamRecovery, Usage
+from router_server.core.stream import StreamMachine, may_resume
+from router_server.core.types import ChatRequest, FinishReason, StreamItem, StreamRecovery, Usage
 
 _CLIENT_ERRORS = range(400, 500)
 _MEANS_THE_SAME_ANYWAY = frozenset({401, 402, 403, 408, 425, 429})
@@ -60,8 +61,8 @@ class Streaming:
             self._request.model,
             self._trail,
             keep_text=recovery is StreamRecovery.RESUME,
-            keep_deltas=keep_answer,
         )
+        self._keep_answer = keep_answer
         self._running: Attempt | None = None
         self._resuming = False
         self._no_continuation: set[str] = set()
@@ -79,11 +80,11 @@ class Streaming:
             attempt = await self._next()
             self._prepare(attempt)
             try:
-                await attempt.run(self._read)
+                reason = await attempt.run(self._read)
             except UpstreamError as error:
                 self._failed(attempt, error)
             else:
-                self._finish(attempt)
+                self._finish(attempt, reason)
                 return
 
     async def _next(self) -> Attempt:
@@ -112,20 +113,21 @@ class Streaming:
             and may_resume(self._request, self._machine.text)
         )
 
-    async def _read(self, attempt: Attempt) -> None:
+    async def _read(self, attempt: Attempt) -> FinishReason:
         provider = attempt.target.upstream.provider
         request, continuation = self._continued(attempt) if self._resuming else (self._request, None)
         stream = cast(
             "AsyncGenerator[Sequence[StreamItem], None]", provider.stream(attempt.chat(request, continuation))
         )
+        intake = Intake(keep_deltas=self._keep_answer)
         try:
-            await attempt.read(stream, partial(self._take, attempt))
-            self._machine.check_finished()
+            await attempt.read(stream, partial(self._take, attempt, intake))
         except UpstreamError as error:
-            if self._machine.finish_reason is None or error.outcome not in _HARMLESS_AT_THE_END:
+            if intake.finish_reason is None or error.outcome not in _HARMLESS_AT_THE_END:
                 raise self._refusal_of_continuation(error) or error from None
         finally:
-            self._measure(attempt)
+            self._measure(attempt, intake)
+        return intake.check_finished()
 
     def _continued(self, attempt: Attempt) -> tuple[ChatRequest, str]:
         generation = self._request.generation
@@ -138,11 +140,12 @@ class Streaming:
     def _kept_tokens(self) -> int:
         return self._kept.output_tokens or self._machine.delivered_tokens
 
-    async def _take(self, attempt: Attempt, items: Sequence[StreamItem]) -> None:
-        events = self._machine.take(items)
-        attempt.measures.finish_reason = self._machine.finish_reason
-        if self._machine.reported_model:
-            self._call.answering(attempt.target, self._machine.reported_model)
+    async def _take(self, attempt: Attempt, intake: Intake, items: Sequence[StreamItem]) -> None:
+        deltas = intake.take(items)
+        attempt.measures.finish_reason = intake.finish_reason
+        if intake.reported_model:
+            self._call.answering(attempt.target, intake.reported_model)
+        events = self._machine.take(deltas)
         if not events:
             return
         if self._call.first_delta_at is None:
@@ -154,15 +157,15 @@ class Streaming:
         except TimeoutError:
             raise UpstreamError(Outcome.TIMEOUT, "deadline", phase=Phase.STREAM, blameless=True) from None
 
-    def _measure(self, attempt: Attempt) -> None:
-        machine, measures = self._machine, attempt.measures
-        measures.reported_model = machine.reported_model
-        measures.finish_reason = machine.finish_reason
-        measures.answer = assemble(machine.deltas) if machine.deltas else None
-        if machine.usage is not None:
-            measures.usage = machine.usage
+    def _measure(self, attempt: Attempt, intake: Intake) -> None:
+        measures = attempt.measures
+        measures.reported_model = intake.reported_model
+        measures.finish_reason = intake.finish_reason
+        measures.answer = intake.answer
+        if intake.usage is not None:
+            measures.usage = intake.usage
         elif measures.first_token_at is not None:
-            measures.usage = Usage(self._call.prompt_tokens, machine.attempt_tokens, estimated=True)
+            measures.usage = Usage(self._call.prompt_tokens, intake.tokens, estimated=True)
 
     def _refusal_of_continuation(self, error: UpstreamError) -> UpstreamError | None:
         status = error.status
@@ -182,12 +185,12 @@ class Streaming:
         if committed and self._recovery is StreamRecovery.NONE:
             raise self._broken(self._journey.verdict(), error.reason)
 
-    def _finish(self, attempt: Attempt) -> None:
+    def _finish(self, attempt: Attempt, reason: FinishReason) -> None:
         self._running = None
         usage = attempt.priced(attempt.measures.usage or Usage())
         self._call.usage = self._kept + usage if self._resuming else usage
-        self._call.answering(attempt.target, self._machine.reported_model)
-        self._outbox.add(self._machine.end(self._call.usage))
+        self._call.answering(attempt.target, attempt.measures.reported_model)
+        self._outbox.add(self._machine.end(reason, self._call.usage))
 
     def _broken(self, verdict: RouterError, why: str = "") -> RouterError:
         # What a unary caller would be told is not the whole truth once a delta was delivered.

@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router_server.core.errors import UpstreamError
+from router_server.core.intake import Intake, assemble
 from router_server.core.results import Finished, Reset, Started, StreamEvent, Trail
-from router_server.core.stream import StreamMachine, assemble, merge
+from router_server.core.stream import StreamMachine, merge
 from router_server.core.types import (
     Delta,
     DeltaKind,
@@ -54,9 +55,8 @@ def play(attempts: list[tuple[list[StreamItem], bool]]) -> tuple[list[StreamEven
     events: list[StreamEvent] = []
     for items, resumed in attempts:
         stream.begin(resumed=resumed, reason="broke")
-        events += stream.take(items)
-    events += stream.take([Finish(FinishReason.STOP)])
-    events += stream.end(Usage())
+        events += stream.take(Intake().take(items))
+    events += stream.end(FinishReason.STOP, Usage())
     return events, [[i for i in items if isinstance(i, Delta)] for items, _resumed in attempts]
 
 
@@ -119,11 +119,11 @@ def test_logprobs_are_joined_with_their_text() -> None:
 
 
 def test_nothing_is_sent_before_the_first_delta() -> None:
-    stream = machine()
+    stream, intake = machine(), Intake()
     stream.begin(resumed=False, reason="")
-    assert stream.take([Report(Usage(1, 0), "model-x"), Delta(0, DeltaKind.TEXT, "")]) == []
+    assert stream.take(intake.take([Report(Usage(1, 0), "model-x"), Delta(0, DeltaKind.TEXT, "")])) == []
     assert not stream.committed
-    assert (stream.usage, stream.reported_model) == (Usage(1, 0), "model-x")
+    assert (intake.usage, intake.reported_model) == (Usage(1, 0), "model-x")
 
 
 @pytest.mark.parametrize(
@@ -135,20 +135,27 @@ def test_nothing_is_sent_before_the_first_delta() -> None:
 )
 def test_going_on_after_the_finish_is_malformed(items: list[StreamItem], reason: str) -> None:
     with pytest.raises(UpstreamError, match=reason):
-        machine().take(items)
+        Intake().take(items)
 
 
 def test_ending_without_a_finish_is_malformed() -> None:
     with pytest.raises(UpstreamError, match="no_finish_reason"):
-        machine().end(Usage())
+        Intake().check_finished()
 
 
-def test_what_an_attempt_left_is_forgotten_by_the_next() -> None:
-    stream = machine()
-    stream.take([Delta(0, DeltaKind.TEXT, "x"), Report(Usage(5, 5), "old"), Finish(FinishReason.STOP)])
-    stream.begin(resumed=False, reason="broke")
-    assert (stream.usage, stream.reported_model) == (None, "")
-    assert (stream.finish_reason, stream.attempt_tokens) == (None, 0)
+def test_what_an_upstream_sent_is_counted_and_kept_only_where_that_is_asked_for() -> None:
+    items: list[StreamItem] = [
+        Delta(0, DeltaKind.TEXT, "eight le"),
+        Report(Usage(5, 5), "m"),
+        Finish(FinishReason.STOP),
+    ]
+    for keep in (False, True):
+        intake = Intake(keep_deltas=keep)
+        assert intake.answer is None
+        assert intake.take(items) == items[:1]
+        assert (intake.usage, intake.reported_model, intake.tokens) == (Usage(5, 5), "m", 2)
+        assert intake.check_finished() is FinishReason.STOP
+        assert (intake.answer is not None) is keep
 
 
 def test_a_continued_text_goes_on_in_its_part() -> None:
