@@ -95,7 +95,7 @@ class GeminiProvider:
         return read_answer(body, call.model, self._retry_after_cap)
 
     async def stream(self, call: UpstreamChat) -> AsyncIterator[Sequence[StreamItem]]:
-        """Yield what each read brought.
+        """Yield what each read that completed an event brought: one of comments alone is silence.
 
         Raises:
             UpstreamError: with the class of the failure.
@@ -108,9 +108,10 @@ class GeminiProvider:
                 yield answer.take(events_of(await exchange.read_all(MAX_BODY_BYTES)))
             else:
                 while not answer.finished and (chunk := await exchange.read()):
-                    yield answer.take(parser.feed(chunk))
-                if not answer.finished:
-                    yield answer.take(parser.close())
+                    if events := parser.feed(chunk):
+                        yield answer.take(events)
+                if not answer.finished and (events := parser.close()):
+                    yield answer.take(events)
             answer.end()
             await exchange.read_farewell()
         finally:
