@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from router_server.assembly import Assembly, assemble, prepare
+from router_server.config.secrets import secrets_of
 from router_server.config.tree import Config, ServerConfig
 from router_server.core.observers import fan_out, fan_out_rpc
 from router_server.core.provider import Capability
@@ -23,7 +24,7 @@ from router_server.rpc.current import CallHolder
 from router_server.rpc.health import HealthBoard
 from router_server.rpc.server import RpcServer
 from router_server.rpc.settings import ServerSettings, Tls
-from router_server.telemetry import Telemetry, TelemetrySettings, build
+from router_server.telemetry import Telemetry, TelemetrySettings, build, register_secret
 from router_server.workers import Task
 
 Announce = Callable[[str], None]
@@ -129,6 +130,8 @@ async def running(
     Raises:
         StartError: see `serve`.
     """
+    for secret in secrets_of(config):
+        register_secret(secret)
     await _prepare(config, announce)
     async with AsyncExitStack() as stack:
         state: list[Assembly] = []

@@ -15,6 +15,7 @@ from router_server.app import Announce, StartError, listen_http, served, stop_si
 from router_server.config import Config
 from router_server.http.gathering import WorkerMetrics
 from router_server.http.server import HttpServer
+from router_server.telemetry.logs import configure
 from router_server.workers import Task, WorkerError, Workers, divided, reserved, started
 
 
@@ -39,6 +40,8 @@ async def serve(config: Config, *, announce: Announce) -> None:
 async def _serve(config: Config, announce: Announce, told_to_stop: asyncio.Event) -> None:
     count = config.server.workers
     async with AsyncExitStack() as stack:
+        log = config.telemetry.log
+        stack.callback(configure(log.format, log.level).close)
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="modelrouter-")))
         address = stack.enter_context(reserved(config.server.listen))
         sockets = [folder / f"worker-{number}.sock" for number in range(count)]
