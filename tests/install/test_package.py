@@ -18,7 +18,9 @@ import pytest
 
 from tests.install.conftest import ROOT
 
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+TABLE = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT = TABLE["project"]
+EXTRAS = PROJECT["optional-dependencies"]
 SERVER_ONLY = ("aiohttp", "msgspec", "openai", "opentelemetry", "pydantic", "rich", "yaml", "numpy")
 
 
@@ -111,20 +113,33 @@ def imported(folder: Path) -> Iterator[tuple[str, str]]:
     [("clients/python/modelrouter", ["numpy"]), ("router_server", ["server", "embedded"])],
 )
 def test_every_import_is_a_declared_requirement(folder: str, extras: list[str]) -> None:
-    declared = names(PROJECT["dependencies"])
-    for extra in extras:
-        declared |= names(PROJECT["optional-dependencies"][extra])
+    declared = names(PROJECT["dependencies"] + [r for extra in extras for r in EXTRAS[extra]])
+
+    assert undeclared(folder, declared) == set()
+
+
+def undeclared(folder: str, declared: set[str]) -> set[str]:
     ours = sys.stdlib_module_names | {"modelrouter", "router_server"}
     distributions = packages_distributions()
-
-    undeclared = {
+    return {
         f"{path} imports {module}"
         for path, module in imported(ROOT / folder)
         if module not in ours
         and not declared & {normal(name) for name in distributions.get(module, [module])}
     }
 
-    assert undeclared == set()
+
+def group(name: str) -> list[str]:
+    entries = TABLE["dependency-groups"][name]
+    nested = [group(entry["include-group"]) for entry in entries if isinstance(entry, dict)]
+    return [entry for entry in entries if isinstance(entry, str)] + [r for inner in nested for r in inner]
+
+
+def test_every_import_of_the_tests_is_declared_too() -> None:
+    requirements = [*PROJECT["dependencies"], *group("dev")]
+    declared = names(requirements + [r for extra in ("server", "embedded") for r in EXTRAS[extra]])
+
+    assert undeclared("tests", declared | {"tests"}) == set()
 
 
 def test_the_base_install_is_small() -> None:
