@@ -12,9 +12,10 @@ from contextlib import aclosing
 from dataclasses import replace
 from typing import TypeVar, cast
 
+from router_server.core.adaptive import Place
 from router_server.core.breaker import Pass
 from router_server.core.call import Call
-from router_server.core.deadline import Timer, share
+from router_server.core.deadline import Timer, Timers
 from router_server.core.errors import (
     RULES,
     AttemptSummary,
@@ -24,6 +25,7 @@ from router_server.core.errors import (
     Phase,
     UpstreamError,
 )
+from router_server.core.hedge import HEDGE_LOST
 from router_server.core.measures import Measures
 from router_server.core.observer import AttemptObservation, AttemptRecord, AttemptStart
 from router_server.core.plan import Step
@@ -34,12 +36,6 @@ from router_server.core.types import ChatRequest, EmbedRequest, Generation, Json
 T = TypeVar("T")
 
 _FORBIDDEN = 403
-
-_FAREWELL = 2.0
-"""Seconds that an upstream may take, once it has finished, to send the usage and end the stream."""
-
-_CONNECT_MARGIN = 0.05
-"""Seconds by which connecting ends before the call does."""
 
 
 class Attempt:
@@ -69,13 +65,16 @@ class Attempt:
             provider=target.upstream.name,
             kind=target.upstream.kind,
             model=target.settings.model,
-            number=len(call.records) + 1,
+            number=call.asked + 1,
             server_address=target.upstream.provider.address[0],
             server_port=target.upstream.provider.address[1],
             request=call.request,
         )
         self._observation: AttemptObservation | None = None
-        self._connect = self._connect_timer()
+        self._place: Place | None = None
+        self._lost = False
+        self._timers = Timers(target.settings.timeouts, lambda: call.remaining, others_left=step.others_left)
+        self._connect = self._timers.connect()
 
     async def run(self, work: Callable[[Attempt], Awaitable[T]]) -> T:
         """Return what ``work`` returns, done while the target's permit is held.
@@ -86,6 +85,7 @@ class Attempt:
         leave = self.target.breaker.enter(force=self._step.last_resort)
         if leave is None:
             raise UpstreamError(Outcome.CIRCUIT_OPEN, "breaker_open")
+        self.call.asked += 1
         self._observation = self.call.observation.attempt(self._start)
         failure: UpstreamError | None = UpstreamError(Outcome.UNAVAILABLE, "internal_error", blameless=True)
         try:
@@ -95,11 +95,15 @@ class Attempt:
             failure = error
             raise
         except asyncio.CancelledError:
-            failure = UpstreamError(Outcome.CANCELLED, "cancelled")
+            failure = self._cancelled()
             raise
         finally:
             self._settle(failure, leave)
         return result
+
+    def lose(self) -> None:
+        """Another attempt has answered: the cancellation that follows is no wish of the caller."""
+        self._lost = True
 
     def chat(self, request: ChatRequest, continuation: str | None = None) -> UpstreamChat:
         """Return the upstream's request, with the target's defaults and caps applied."""
@@ -146,7 +150,7 @@ class Attempt:
         Raises:
             UpstreamError: TIMEOUT.
         """
-        timer = self._timer(self.target.settings.timeouts.unary)
+        timer = self._timers.unary()
         try:
             async with asyncio.timeout(timer.limit) as scope:
                 return await work
@@ -168,15 +172,19 @@ class Attempt:
             UpstreamError: TIMEOUT, or what the stream raises.
         """
         loop = asyncio.get_running_loop()
-        timer, phase = self._first_token_timer(), Phase.FIRST_TOKEN
+        request = cast("ChatRequest", self.call.request)
+        reasoning = request.generation.reasoning_effort is not None
+        timer = self._timers.first_token(reasoning, request.routing.first_token_timeout)
+        phase = Phase.FIRST_TOKEN
         since = loop.time()
         try:
             async with aclosing(stream), asyncio.timeout(timer.limit) as scope:
                 async for items in stream:
                     scope.reschedule(None)
-                    self.measures.saw_token(self.call.clock())
+                    self._saw_token()
                     await sink(items)
-                    timer, phase = self._idle_timer(), Phase.STREAM
+                    timer = self._timers.idle(finished=self.measures.finish_reason is not None)
+                    phase = Phase.STREAM
                     since = loop.time()
                     scope.reschedule(since + timer.limit)
         except TimeoutError:
@@ -201,36 +209,30 @@ class Attempt:
             self.target.gate,
             priority=self.call.request.routing.priority,
             size=self.call.prompt_tokens,
-            max_wait=self._timer(limiter.limits.queue_timeout).limit,
+            max_wait=0.0 if self._step.hedge else self._timers.queue(limiter.limits.queue_timeout).limit,
         )
         try:
             self.measures.permitted_at = self.call.clock()
-            self._connect = self._connect_timer()
+            adaptive = self.target.upstream.adaptive
+            self._place = None if adaptive is None else adaptive.place()
+            self._connect = self._timers.connect()
             return await work(self)
         finally:
             permit.release()
 
-    def _timer(self, configured: float, wished: float | None = None) -> Timer:
-        return share(configured, self.call.remaining, others_left=self._step.others_left, wished=wished)
+    def _saw_token(self) -> None:
+        first = self.measures.first_token_at is None
+        self.measures.saw_token(self.call.clock())
+        if first and self._place is not None:
+            self._place.began(self.target.pace, self.measures.time_to_first_token or 0.0)
 
-    def _connect_timer(self) -> Timer:
-        timer = self._timer(self.target.settings.timeouts.connect)
-        # Ends before the timer around it, so that what took too long is known.
-        remaining = self.call.remaining
-        return replace(timer, limit=min(timer.limit, max(remaining - _CONNECT_MARGIN, remaining / 2)))
-
-    def _first_token_timer(self) -> Timer:
-        timeouts = self.target.settings.timeouts
-        request = cast("ChatRequest", self.call.request)
-        reasoning = request.generation.reasoning_effort is not None
-        configured = timeouts.first_token_reasoning if reasoning else timeouts.first_token
-        return self._timer(configured, request.routing.first_token_timeout)
-
-    def _idle_timer(self) -> Timer:
-        idle = self.target.settings.timeouts.idle
-        if self.measures.finish_reason is not None:
-            idle = min(idle, _FAREWELL)
-        return Timer(min(idle, self.call.remaining), idle)
+    def _cancelled(self) -> UpstreamError:
+        if not self._lost:
+            return UpstreamError(Outcome.CANCELLED, "cancelled")
+        # It was sent the prompt, and will bill that, whatever else it did.
+        asked = self.measures.permitted_at is not None
+        usage = Usage(self.call.prompt_tokens, estimated=True) if asked else None
+        return UpstreamError(Outcome.CANCELLED, HEDGE_LOST, usage=usage)
 
     def _timed_out(self, timer: Timer, ran: float, phase: Phase, reason: str) -> UpstreamError:
         return UpstreamError(Outcome.TIMEOUT, reason, phase=phase, blameless=not timer.blames_upstream(ran))
@@ -263,6 +265,8 @@ class Attempt:
             self.target.upstream.healthy = self.target.upstream.healthy or None
         else:
             self._cool(failure)
+        if self._place is not None:
+            self._place.ended(Outcome.OK if failure is None else failure.outcome)
         record = self._record(failure)
         self.call.attempted(record)
         if self._observation is not None:

@@ -55,6 +55,8 @@ class Call:
         self.summaries: list[AttemptSummary] = []
         self.blamed: set[str] = set()
         """Targets whose breakers have counted a failure of this call: once per call."""
+        self.asked = 0
+        """How many attempts have begun."""
         self.first_choice = ""
         self.first_delta_at: float | None = None
         self.usage: Usage | None = None

@@ -5,7 +5,8 @@ Pure arithmetic on seconds of a monotonic clock that the caller reads. Refuses t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 MIN_ATTEMPT = 0.1
 """Seconds that an attempt needs to be worth starting."""
@@ -15,6 +16,12 @@ _MARGIN = 0.05
 
 _FAIR_TRIAL = 5.0
 """Seconds after which a timer that was cut short still speaks against the upstream."""
+
+_FAREWELL = 2.0
+"""Seconds that an upstream may take, once it has finished, to send the usage and end the stream."""
+
+_CONNECT_MARGIN = 0.05
+"""Seconds by which connecting ends before the call does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,3 +91,46 @@ def share(configured: float, remaining: float, *, others_left: bool, wished: flo
     """
     limit = min(configured, remaining / 2 if others_left else remaining)
     return Timer(limit if wished is None else min(limit, wished), configured)
+
+
+class Timers:
+    """The timers of one attempt, each cut from what remains of its call when it is asked for.
+
+    Args:
+        timeouts: the target's.
+        remaining: gives the seconds that remain of the call.
+        others_left: another target may be tried after this one.
+    """
+
+    __slots__ = ("_others_left", "_remaining", "_timeouts")
+
+    def __init__(self, timeouts: Timeouts, remaining: Callable[[], float], *, others_left: bool) -> None:
+        self._timeouts = timeouts
+        self._remaining = remaining
+        self._others_left = others_left
+
+    def queue(self, configured: float) -> Timer:
+        """Return the timer of the wait for a permit."""
+        return self._share(configured)
+
+    def connect(self) -> Timer:
+        """Return the timer of connecting; it ends before the one around it, so that the culprit is known."""
+        timer, remaining = self._share(self._timeouts.connect), self._remaining()
+        return replace(timer, limit=min(timer.limit, max(remaining - _CONNECT_MARGIN, remaining / 2)))
+
+    def unary(self) -> Timer:
+        """Return the timer of a whole answer."""
+        return self._share(self._timeouts.unary)
+
+    def first_token(self, reasoning: bool, wished: float | None) -> Timer:
+        """Return the timer of a stream's first event; ``wished`` is the caller's own limit."""
+        timeouts = self._timeouts
+        return self._share(timeouts.first_token_reasoning if reasoning else timeouts.first_token, wished)
+
+    def idle(self, *, finished: bool) -> Timer:
+        """Return the timer of a stream's next event; a ``finished`` one has only its usage to send."""
+        idle = min(self._timeouts.idle, _FAREWELL) if finished else self._timeouts.idle
+        return Timer(min(idle, self._remaining()), idle)
+
+    def _share(self, configured: float, wished: float | None = None) -> Timer:
+        return share(configured, self._remaining(), others_left=self._others_left, wished=wished)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from router_server.core.attempt import Attempt
 from router_server.core.call import Call
 from router_server.core.errors import BreakerEffect, Outcome, RouterError, UpstreamError
+from router_server.core.hedge import Hedging
 from router_server.core.observer import Failover
 from router_server.core.plan import Course, Plan
 from router_server.core.target import Target
@@ -37,6 +38,7 @@ class Journey:
         plan: the targets in order.
         targets: the route's targets by name.
         check_soon: see `Attempt`.
+        hedging: the route's, if it has any.
         backoff: see `Course`.
     """
 
@@ -46,11 +48,17 @@ class Journey:
         plan: Plan,
         targets: Mapping[str, Target],
         check_soon: Callable[[Target, BreakerEffect], None],
+        hedging: Hedging | None = None,
+        *,
         backoff: Callable[[int], float] = full_jitter,
     ) -> None:
         self._call = call
         self._targets = targets
         self._check_soon = check_soon
+        self._hedging = hedging
+        self._may_hedge = hedging is not None
+        if hedging is not None:
+            hedging.budget.called()
         self._course = Course(plan, call.deadline, backoff)
         skipped = {skip.target: skip.outcome for skip in plan.skipped}
         self._previous = (plan.first, skipped[plan.first]) if plan.first in skipped else None
@@ -70,6 +78,41 @@ class Journey:
         self._tell_failover(target.name)
         self._call.answering(target)
         return Attempt(self._call, target, step, self._check_soon)
+
+    def patience(self, attempt: Attempt) -> float | None:
+        """Return the seconds that ``attempt`` may take before a hedge is due, or None: it never is."""
+        if self._hedging is None or not (self._may_hedge and self._course.others_left):
+            return None
+        return self._hedging.patience(attempt.target.answer_times[self._call.operation])
+
+    def hedge(self) -> Attempt | None:
+        """Return an attempt to run beside the one that is late, or None; at most once for a call.
+
+        Its target is well and has a place free, and the route's budget allows it.
+        """
+        if self._hedging is None or not self._hedging.budget.allows:
+            return None
+        step = self._course.beside(self._call.clock(), lambda name: self._targets[name].free)
+        if step is None:
+            return None
+        self._may_hedge = False
+        self._hedging.budget.spend()
+        return Attempt(self._call, self._targets[step.target], step, self._check_soon)
+
+    def timed(self, attempt: Attempt) -> None:
+        """``attempt`` answers now, or would later: its target's next hedges are timed by that."""
+        since = attempt.measures.permitted_at
+        if self._hedging is not None and since is not None:
+            attempt.target.answer_times[self._call.operation].add(self._call.clock() - since)
+
+    def answering(self, attempt: Attempt) -> None:
+        """``attempt`` is the one that answers."""
+        self._call.answering(attempt.target)
+
+    def handed_over(self, attempt: Attempt) -> None:
+        """What had begun as a hedge is the call's attempt now: the one before it has failed."""
+        self._tell_failover(attempt.target.name)
+        self._call.answering(attempt.target)
 
     def failed(self, attempt: Attempt, error: UpstreamError, *, midway: bool = False) -> None:
         """Take note of a failure; ``midway`` tells that the caller has seen a part of the answer."""

@@ -99,18 +99,25 @@ class Limiter:
             gate: the target's own limit.
             priority: higher goes first.
             size: what the shortest job is measured by, in tokens.
-            max_wait: the longest wait in seconds.
+            max_wait: the longest wait in seconds; 0 does not wait.
 
         Raises:
             UpstreamError: SATURATED, ``queue_full`` or ``queue_timeout``.
         """
-        if self._has_room(gate):
+        if self.has_room(gate):
             self._take(gate)
             return Permit(self, gate)
+        patience = self.limits.queue_timeout if max_wait is None else max_wait
+        if patience <= 0:
+            raise UpstreamError(Outcome.SATURATED, "queue_timeout")
         if len(self._waiters) >= self.limits.max_queue:
             raise UpstreamError(Outcome.SATURATED, "queue_full")
-        await self._wait(gate, priority, size, self.limits.queue_timeout if max_wait is None else max_wait)
+        await self._wait(gate, priority, size, patience)
         return Permit(self, gate)
+
+    def has_room(self, gate: Gate) -> bool:
+        """Tell whether a newcomer would get a slot at once."""
+        return self.inflight < self.max_concurrency and gate.open
 
     def admit(self) -> None:
         """Let in everyone who fits, in order."""
@@ -143,9 +150,6 @@ class Limiter:
             if isinstance(error, TimeoutError):
                 raise UpstreamError(Outcome.SATURATED, "queue_timeout") from None
             raise
-
-    def _has_room(self, gate: Gate) -> bool:
-        return self.inflight < self.max_concurrency and gate.open
 
     def _take(self, gate: Gate) -> None:
         self.inflight += 1

@@ -23,6 +23,7 @@ from router_server.core.errors import (
 )
 from router_server.core.provider import Capability
 from router_server.core.types import Routing
+from router_server.core.verdict import deadline_error, exhausted, refusal
 
 _MOST_WAITS = 10
 """How often one call waits for rate-limited targets: against an upstream that says "at once" for ever."""
@@ -167,12 +168,16 @@ def _skip(candidate: Candidate) -> Skip:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Ask this target after ``wait`` seconds; ``others_left`` tells whether another may follow."""
+    """Ask this target after ``wait`` seconds; ``others_left`` tells whether another may follow.
+
+    ``hedge`` tells that another target is being asked, so that this one is not worth waiting for a permit.
+    """
 
     target: str
     wait: float
     others_left: bool
     last_resort: bool = False
+    hedge: bool = False
 
 
 class Course:
@@ -216,6 +221,19 @@ class Course:
             return self._ask_next() if remaining >= MIN_ATTEMPT else None
         return self._after_rest(now)
 
+    def beside(self, now: float, fit: Callable[[str], bool]) -> Step | None:
+        """Return a step beside the one that is running: the first target left that is ``fit`` now, or None.
+
+        It is taken off like any other, and nothing is waited for.
+        """
+        if self._final is not None or self._deadline.remaining(now) < MIN_ATTEMPT:
+            return None
+        chosen = next((c for c in self._left if fit(c.target)), None)
+        if chosen is None:
+            return None
+        self._left.remove(chosen)
+        return Step(chosen.target, 0.0, self.others_left, hedge=True)
+
     def out_of_time(self, now: float) -> bool:
         """Tell whether it is time, not targets, that ended the call."""
         least = MIN_ATTEMPT if self._left or self._cut_short else _CLOCK_RESOLUTION
@@ -255,10 +273,10 @@ class Course:
     def verdict(self, now: float) -> RouterError:
         """Return what the caller is told, when there is no next step."""
         if self._final is not None:
-            return _final_error(self._final)
+            return refusal(self._final)
         if self.out_of_time(now):
             return deadline_error(self._phase or Phase.QUEUE)
-        return _exhausted(list(self._outcomes.values()), self._too_long)
+        return exhausted(list(self._outcomes.values()), self._too_long)
 
     def _ask_next(self) -> Step:
         candidate = self._left.pop(0)
@@ -287,84 +305,3 @@ class Course:
         window = next((c.context_window for c in self._plan.order if c.target == target), None)
         if window is not None:
             self._left = [c for c in self._left if c.context_window is None or c.context_window > window]
-
-
-def deadline_error(phase: Phase) -> RouterError:
-    """Return the error of a call whose time ran out in ``phase``."""
-    return RouterError(
-        Reason.DEADLINE_EXCEEDED,
-        f"The deadline passed while the call was in phase {phase.value}. Allow more time, or ask for less.",
-        phase=phase,
-    )
-
-
-def interrupted(why: str) -> RouterError:
-    """Return the error of a stream that ended before its answer was whole."""
-    return RouterError(
-        Reason.STREAM_INTERRUPTED,
-        f"The stream broke before the answer was whole: {why}. What was delivered is not the whole answer; "
-        "ask again, or ask for stream recovery.",
-    )
-
-
-def _final_error(error: UpstreamError) -> RouterError:
-    match error.outcome:
-        case Outcome.CONTENT_FILTER:
-            return RouterError(
-                Reason.CONTENT_FILTERED,
-                "The provider's content filter refused the request. Change its content.",
-            )
-        case Outcome.INVALID_REQUEST:
-            return _refused(error)
-        case _:
-            return interrupted("the caller took nothing for too long")
-
-
-def _refused(error: UpstreamError) -> RouterError:
-    field = "" if error.input_index is None else f"inputs[{error.input_index}]"
-    return RouterError(
-        Reason.INVALID_REQUEST,
-        "The provider refused the request as invalid; no other target was asked. Check its parameters.",
-        violations=(Violation(field, f"refused by the provider ({error.reason})"),),
-    )
-
-
-_FAILURES = frozenset({Outcome.UNAVAILABLE, Outcome.TIMEOUT, Outcome.MALFORMED, Outcome.CIRCUIT_OPEN})
-_RETRY_SOON = 1.0
-"""Seconds, where nothing tells better when a retry may succeed."""
-
-
-def _exhausted(outcomes: Sequence[tuple[Outcome, float]], too_long: str) -> RouterError:
-    kinds = {outcome for outcome, _wait in outcomes}
-    if kinds & _FAILURES:
-        waits = [wait for outcome, wait in outcomes if outcome is Outcome.CIRCUIT_OPEN and wait > 0]
-        soon = _RETRY_SOON if len(waits) < len(outcomes) else min(waits)
-        return RouterError(
-            Reason.ALL_TARGETS_FAILED, "Every target of the route failed. Try again later.", retry_after=soon
-        )
-    if Outcome.SATURATED in kinds:
-        return RouterError(
-            Reason.ROUTER_SATURATED, "The router's queues are full. Try again later.", retry_after=_RETRY_SOON
-        )
-    if Outcome.RATE_LIMITED in kinds:
-        wait = min(wait for outcome, wait in outcomes if outcome is Outcome.RATE_LIMITED)
-        return RouterError(
-            Reason.ALL_TARGETS_RATE_LIMITED,
-            "Every target of the route is rate-limited by its provider. Try again later.",
-            retry_after=wait,
-        )
-    if Outcome.CONTEXT_LENGTH in kinds:
-        return RouterError(
-            Reason.CONTEXT_LENGTH_EXCEEDED,
-            "The request is too long for every target of the route. Shorten it.",
-            violations=(Violation(too_long, "more tokens than any target's context window"),),
-        )
-    if Outcome.AUTH in kinds:
-        return RouterError(
-            Reason.UPSTREAM_AUTH_FAILED,
-            "The provider refused the router's credentials. The operators of the router must mend its key.",
-        )
-    return RouterError(
-        Reason.UPSTREAM_MODEL_MISSING,
-        "The provider does not know the route's model. The operators of the router must mend the route.",
-    )

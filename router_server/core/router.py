@@ -21,6 +21,7 @@ from router_server.core.observer import Observer
 from router_server.core.outbox import Outbox
 from router_server.core.plan import make_plan
 from router_server.core.provider import Capability
+from router_server.core.race import Race
 from router_server.core.results import (
     ChatResult,
     EmbedResult,
@@ -199,10 +200,13 @@ class Router:
         journey = self._journey(call, route)
         while True:
             attempt = await journey.next()
+            race = Race(journey, attempt, journey.patience(attempt))
             try:
-                return attempt, await attempt.run(work)
+                answer = await race.run(work)
             except UpstreamError as error:
-                journey.failed(attempt, error)
+                journey.failed(race.leader, error)
+            else:
+                return race.leader, answer
 
     def _journey(self, call: Call, route: Route) -> Journey:
         request = call.request
@@ -215,7 +219,7 @@ class Router:
         )
         targets = {target.name: target for target in route.targets}
         call.planned(plan, lambda name: targets[name].upstream.name)
-        return Journey(call, plan, targets, self._checks.soon)
+        return Journey(call, plan, targets, self._checks.soon, route.hedging)
 
     def _call(
         self, operation: Operation, route: Route, request: ChatRequest | EmbedRequest, invocation: Invocation

@@ -17,11 +17,12 @@ from router_server.core.errors import Outcome, Phase, Reason, RouterError, Upstr
 from router_server.core.intake import Intake
 from router_server.core.journey import Journey
 from router_server.core.outbox import Outbox, ReaderStalledError
-from router_server.core.plan import deadline_error, interrupted
 from router_server.core.provider import Capability
+from router_server.core.race import Race
 from router_server.core.results import Trail
 from router_server.core.stream import StreamMachine, may_resume
 from router_server.core.types import ChatRequest, FinishReason, StreamItem, StreamRecovery, Usage
+from router_server.core.verdict import deadline_error, interrupted
 
 _CLIENT_ERRORS = range(400, 500)
 _MEANS_THE_SAME_ANYWAY = frozenset({401, 402, 403, 408, 425, 429})
@@ -79,12 +80,15 @@ class Streaming:
         while True:
             attempt = await self._next()
             self._prepare(attempt)
+            # After the commit point there is one answer: nobody runs beside it.
+            patience = None if self._machine.committed else self._journey.patience(attempt)
+            race = Race(self._journey, attempt, patience)
             try:
-                reason = await attempt.run(self._read)
+                reason = await race.run(partial(self._read, race))
             except UpstreamError as error:
-                self._failed(attempt, error)
+                self._failed(race.leader, error)
             else:
-                self._finish(attempt, reason)
+                self._finish(race.leader, reason)
                 return
 
     async def _next(self) -> Attempt:
@@ -113,7 +117,7 @@ class Streaming:
             and may_resume(self._request, self._machine.text)
         )
 
-    async def _read(self, attempt: Attempt) -> FinishReason:
+    async def _read(self, race: Race, attempt: Attempt) -> FinishReason:
         provider = attempt.target.upstream.provider
         request, continuation = self._continued(attempt) if self._resuming else (self._request, None)
         stream = cast(
@@ -121,7 +125,7 @@ class Streaming:
         )
         intake = Intake(keep_deltas=self._keep_answer)
         try:
-            await attempt.read(stream, partial(self._take, attempt, intake))
+            await attempt.read(stream, partial(self._take, race, attempt, intake))
         except UpstreamError as error:
             if intake.finish_reason is None or error.outcome not in _HARMLESS_AT_THE_END:
                 raise self._refusal_of_continuation(error) or error from None
@@ -140,9 +144,14 @@ class Streaming:
     def _kept_tokens(self) -> int:
         return self._kept.output_tokens or self._machine.delivered_tokens
 
-    async def _take(self, attempt: Attempt, intake: Intake, items: Sequence[StreamItem]) -> None:
+    async def _take(self, race: Race, attempt: Attempt, intake: Intake, items: Sequence[StreamItem]) -> None:
         deltas = intake.take(items)
         attempt.measures.finish_reason = intake.finish_reason
+        if race.winner is not attempt:
+            if not deltas:
+                return
+            await race.won(attempt)
+            self._running = attempt
         if intake.reported_model:
             self._call.answering(attempt.target, intake.reported_model)
         events = self._machine.take(deltas)

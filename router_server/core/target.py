@@ -9,14 +9,17 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from router_server.core.adaptive import Adaptive, Pace
 from router_server.core.breaker import Breaker, BreakerSettings, BreakerState
 from router_server.core.cooldown import Cooldown
 from router_server.core.deadline import Timeouts
 from router_server.core.errors import Outcome
+from router_server.core.hedge import Hedging
+from router_server.core.latency import Latencies
 from router_server.core.limiter import Gate, Limiter
 from router_server.core.plan import Candidate, Strategy, ordered
 from router_server.core.provider import Capability, Provider
-from router_server.core.types import StreamRecovery, Usage
+from router_server.core.types import Operation, StreamRecovery, Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +35,14 @@ class Upstream:
     """A provider in service.
 
     ``healthy`` is the last word of the active check, None where nothing is known; ``checked`` tells whether
-    it was ever asked.
+    it was ever asked. ``adaptive`` moves the limiter's limit, where the configuration says so.
     """
 
     name: str
     kind: str
     provider: Provider = field(repr=False)
     limiter: Limiter = field(repr=False)
+    adaptive: Adaptive | None = field(default=None, repr=False)
     retries: int = 1
     trace_context: bool = True
     required: bool = False
@@ -82,9 +86,12 @@ def _jitter() -> float:
 
 
 class Target:
-    """A provider's model with its breaker, its rest and its gate: the unit of failover."""
+    """A provider's model with its breaker, its rest, its gate and its pace: the unit of failover.
 
-    __slots__ = ("breaker", "cooldown", "gate", "settings", "upstream")
+    ``answer_times`` are for hedging: until the first token of a stream, or the whole of another answer.
+    """
+
+    __slots__ = ("answer_times", "breaker", "cooldown", "gate", "pace", "settings", "upstream")
 
     def __init__(
         self,
@@ -100,6 +107,8 @@ class Target:
         self.gate = Gate(settings.max_concurrency)
         self.cooldown = Cooldown(clock)
         self.breaker = Breaker(settings.breaker, clock, jitter, lambda b, a: on_change(self, b, a))
+        self.pace = Pace(clock)
+        self.answer_times = {operation: Latencies(clock) for operation in Operation}
 
     @property
     def name(self) -> str:
@@ -115,6 +124,12 @@ class Target:
     def available(self) -> bool:
         """Tell whether a call would go there now: it serves, and does not rest after a rate limit."""
         return self.serving and self.cooldown.remaining <= 0
+
+    @property
+    def free(self) -> bool:
+        """Tell whether a call would be served there at once, and is no probe of whether it would."""
+        closed = self.breaker.state is BreakerState.CLOSED
+        return self.available and closed and self.upstream.limiter.has_room(self.gate)
 
     @property
     def _blocked(self) -> Outcome | None:
@@ -141,9 +156,10 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A public name and the targets behind it, in order."""
+    """A public name and the targets behind it, in order; ``hedging`` None: no call is hedged."""
 
     name: str
     targets: tuple[Target, ...]
     strategy: Strategy = ordered
     stream_recovery: StreamRecovery = StreamRecovery.NONE
+    hedging: Hedging | None = None

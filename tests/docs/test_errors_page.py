@@ -20,8 +20,8 @@ from router_server.core.errors import (
     SameTarget,
     Violation,
 )
-from router_server.core.plan import _exhausted
 from router_server.core.types import Usage
+from router_server.core.verdict import exhausted
 from router_server.providers._failure import status_outcome
 from router_server.rpc.details import MAX_ATTEMPTS, MAX_STATUS_BYTES, MAX_VIOLATIONS
 from router_server.rpc.status import ROWS, Pushback, status_of
@@ -95,10 +95,10 @@ def test_of_different_failures_the_hopeful_one_decides() -> None:
     groups = [re.findall(r"`(\w+)`", group) for group in order.split(";")]
     ranked = [[Outcome[name] for name in group] for group in groups]
     for i, group in enumerate(ranked):
-        expected = {_exhausted([(outcome, 1.0)], "messages").reason for outcome in group}
+        expected = {exhausted([(outcome, 1.0)], "messages").reason for outcome in group}
         assert len(expected) == 1
         for worse in (outcome for later in ranked[i + 1 :] for outcome in later):
-            mixed = {_exhausted([(worse, 1.0), (one, 1.0)], "messages").reason for one in group}
+            mixed = {exhausted([(worse, 1.0), (one, 1.0)], "messages").reason for one in group}
             assert mixed == expected
 
 

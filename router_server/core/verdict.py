@@ -1,0 +1,98 @@
+"""What a caller is told when no target answered: the errors of a call's end.
+
+Pure. Refuses to know how the call came there; `plan` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from router_server.core.errors import Outcome, Phase, Reason, RouterError, UpstreamError, Violation
+
+
+def deadline_error(phase: Phase) -> RouterError:
+    """Return the error of a call whose time ran out in ``phase``."""
+    return RouterError(
+        Reason.DEADLINE_EXCEEDED,
+        f"The deadline passed while the call was in phase {phase.value}. Allow more time, or ask for less.",
+        phase=phase,
+    )
+
+
+def interrupted(why: str) -> RouterError:
+    """Return the error of a stream that ended before its answer was whole."""
+    return RouterError(
+        Reason.STREAM_INTERRUPTED,
+        f"The stream broke before the answer was whole: {why}. What was delivered is not the whole answer; "
+        "ask again, or ask for stream recovery.",
+    )
+
+
+def refusal(error: UpstreamError) -> RouterError:
+    """Return the error of a call that one target's failure ended: no other was to be asked."""
+    match error.outcome:
+        case Outcome.CONTENT_FILTER:
+            return RouterError(
+                Reason.CONTENT_FILTERED,
+                "The provider's content filter refused the request. Change its content.",
+            )
+        case Outcome.INVALID_REQUEST:
+            return _refused(error)
+        case _:
+            return interrupted("the caller took nothing for too long")
+
+
+def _refused(error: UpstreamError) -> RouterError:
+    field = "" if error.input_index is None else f"inputs[{error.input_index}]"
+    return RouterError(
+        Reason.INVALID_REQUEST,
+        "The provider refused the request as invalid; no other target was asked. Check its parameters.",
+        violations=(Violation(field, f"refused by the provider ({error.reason})"),),
+    )
+
+
+_FAILURES = frozenset({Outcome.UNAVAILABLE, Outcome.TIMEOUT, Outcome.MALFORMED, Outcome.CIRCUIT_OPEN})
+_RETRY_SOON = 1.0
+"""Seconds, where nothing tells better when a retry may succeed."""
+
+
+def exhausted(outcomes: Sequence[tuple[Outcome, float]], too_long: str) -> RouterError:
+    """Return the error of a call that no target answered.
+
+    Args:
+        outcomes: each target's last outcome, and the seconds until it may be asked again.
+        too_long: the field to blame for a prompt that is too long for all.
+    """
+    kinds = {outcome for outcome, _wait in outcomes}
+    if kinds & _FAILURES:
+        waits = [wait for outcome, wait in outcomes if outcome is Outcome.CIRCUIT_OPEN and wait > 0]
+        soon = _RETRY_SOON if len(waits) < len(outcomes) else min(waits)
+        return RouterError(
+            Reason.ALL_TARGETS_FAILED, "Every target of the route failed. Try again later.", retry_after=soon
+        )
+    if Outcome.SATURATED in kinds:
+        return RouterError(
+            Reason.ROUTER_SATURATED, "The router's queues are full. Try again later.", retry_after=_RETRY_SOON
+        )
+    if Outcome.RATE_LIMITED in kinds:
+        wait = min(wait for outcome, wait in outcomes if outcome is Outcome.RATE_LIMITED)
+        return RouterError(
+            Reason.ALL_TARGETS_RATE_LIMITED,
+            "Every target of the route is rate-limited by its provider. Try again later.",
+            retry_after=wait,
+        )
+    if Outcome.CONTEXT_LENGTH in kinds:
+        return RouterError(
+            Reason.CONTEXT_LENGTH_EXCEEDED,
+            "The request is too long for every target of the route. Shorten it.",
+            violations=(Violation(too_long, "more tokens than any target's context window"),),
+        )
+    if Outcome.AUTH in kinds:
+        return RouterError(
+            Reason.UPSTREAM_AUTH_FAILED,
+            "The provider refused the router's credentials. The operators of the router must mend its key.",
+        )
+    return RouterError(
+        Reason.UPSTREAM_MODEL_MISSING,
+        "The provider does not know the route's model. The operators of the router must mend the route.",
+    )
