@@ -46,6 +46,8 @@ _TOOL_NAME = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 """What the widest of the providers takes; a narrower one refuses by itself."""
 _SCHEMA_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _DEFAULT_SCHEMA_NAME = "response"
+_MOST_TOOLS = 1_024
+"""OpenAI takes 128; each costs time to read that other calls wait for."""
 _MOST_STOPS = 16
 _LONGEST_STOP = 1_024
 _LONGEST_PATTERN = 65_536
@@ -129,6 +131,9 @@ def _stop_sequences(stops: Sequence[str], fields: Fields) -> tuple[str, ...]:
 
 def _tools(tools: Sequence[pb.Tool], fields: Fields) -> tuple[Tool, ...]:
     read: dict[str, Tool] = {}
+    if len(tools) > _MOST_TOOLS:
+        fields.wrong("tools", f"has {len(tools)} entries; {_MOST_TOOLS} are allowed")
+        return ()
     for index, tool in enumerate(tools):
         if tool.WhichOneof("tool") is None:
             fields.wrong(f"tools[{index}]", "set function; this server knows no other tool")
@@ -157,6 +162,9 @@ def _function(field: str, function: pb.FunctionTool, fields: Fields) -> Tool:
 def _tool_choice(choice: pb.ToolChoice, tools: Sequence[Tool], fields: Fields) -> ToolChoice:
     mode = fields.choice("tool_choice.mode", choice.mode, _MODES, pb.ToolChoice.Mode)
     names = {tool.name for tool in tools}
+    if len(choice.allowed_tool_names) > _MOST_TOOLS:
+        fields.wrong("tool_choice.allowed_tool_names", f"has more than {_MOST_TOOLS} entries")
+        return ToolChoice()
     for index, name in enumerate(choice.allowed_tool_names):
         if name not in names:
             fields.wrong(

@@ -12,6 +12,7 @@ from router_server.rpc.convert.fields import Fields, quote
 _LONGEST_NAME = 256
 _MOST_TARGETS = 64
 _MOST_LABELS = 32
+_MOST_OPTIONS = 64
 _LONGEST_LABEL_KEY = 64
 _LONGEST_LABEL_VALUE = 256
 _HOUR = 3_600.0
@@ -74,6 +75,9 @@ def read_labels(labels: Mapping[str, str], fields: Fields) -> Mapping[str, str]:
 def read_provider_options(options: Mapping[str, str], fields: Fields) -> Mapping[str, Json]:
     """Return each provider's options, parsed; those that the router sets itself are refused."""
     parsed: dict[str, Json] = {}
+    if len(options) > _MOST_OPTIONS:
+        fields.wrong("provider_options_json", f"has {len(options)} entries; {_MOST_OPTIONS} are allowed")
+        return parsed
     for provider, text in options.items():
         field = f"provider_options_json[{quote(provider)}]"
         if not provider:

@@ -44,6 +44,9 @@ _PARTS: Mapping[Role, tuple[str, ...]] = {
 
 _MIME = re.compile(r"[A-Za-z0-9!#$&^_.+-]{1,127}/[A-Za-z0-9!#$&^_.+-]{1,127}(?:\s*;\s*[^;\s]+)*")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):.")
+_MOST_TURNS_AND_PARTS = 16_384
+"""A million of them fit a message of 16 MiB, and reading them would keep every other call waiting for 7 s."""
+
 _LONGEST_URI = 8_192
 _LONGEST_NAME = 128
 _LONGEST_MIME = 256
@@ -55,8 +58,21 @@ def read_messages(messages: Sequence[pb.Message], fields: Fields) -> tuple[Messa
     if not messages:
         fields.wrong("messages", "add at least one message")
         return ()
+    if _are_too_many(messages):
+        fields.wrong("messages", f"have more than {_MOST_TURNS_AND_PARTS} turns and parts in all; join some")
+        return ()
     history = _History(fields)
     return tuple(history.turn(f"messages[{index}]", turn) for index, turn in enumerate(messages))
+
+
+def _are_too_many(messages: Sequence[pb.Message]) -> bool:
+    """Count what is inside only where what is around it is few enough to be walked through."""
+    count = len(messages)
+    if count <= _MOST_TURNS_AND_PARTS:
+        count += sum(len(turn.content) for turn in messages)
+    if count <= _MOST_TURNS_AND_PARTS:
+        count += sum(len(part.tool_result.content) for turn in messages for part in turn.content)
+    return count > _MOST_TURNS_AND_PARTS
 
 
 class _History:
