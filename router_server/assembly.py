@@ -10,9 +10,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from router_server.config.tree import Config, HealthCheckConfig, TargetConfig
+from router_server.core.adaptive import Adaptive
 from router_server.core.breaker import BreakerSettings, BreakerState
 from router_server.core.checks import Checks
 from router_server.core.deadline import Timeouts
+from router_server.core.hedge import Hedging
 from router_server.core.limiter import Limiter, Limits
 from router_server.core.observer import Observer
 from router_server.core.provider import Surroundings
@@ -87,6 +89,7 @@ def assemble(config: Config, observer: Observer, clock: Clock, *, changed: Calla
             name,
             tuple(targets[target] for target in route.targets),
             stream_recovery=route.stream_recovery,
+            hedging=None if route.hedge is None else Hedging(route.hedge.after, route.hedge.max_extra),
         )
         for name, route in config.routes.items()
     )
@@ -118,11 +121,14 @@ class _Parts:
         limits = Limits(
             provider.max_concurrency, provider.max_queue, provider.queue_timeout, provider.max_wait_boost
         )
+        limiter = Limiter(limits, self.clock)
+        adaptive = provider.adaptive
         return Upstream(
             name=name,
             kind=provider.kind,
             provider=kind.create(provider.settings, _surroundings(self.config, name)),
-            limiter=Limiter(limits, self.clock),
+            limiter=limiter,
+            adaptive=None if adaptive is None else Adaptive(limiter, adaptive.min, self.clock),
             retries=provider.retries,
             trace_context=provider.trace_context,
             required=provider.required,
@@ -203,4 +209,5 @@ def _snapshot(target: Target) -> TargetSnapshot:
         breaker=target.breaker.state.value,
         cooling=target.cooldown.remaining,
         healthy=target.upstream.healthy,
+        concurrency_limit=target.upstream.limiter.max_concurrency,
     )

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from io import FileIO, RawIOBase
 from pathlib import Path
 
-from router_server.config import Config, host_and_port
+from router_server.config import AdaptiveConfig, Config, host_and_port
 
 READY = b"ready\n"
 """What a worker says on its standard output once it serves."""
@@ -52,6 +52,7 @@ def divided(config: Config) -> Config:
             update={
                 "max_concurrency": provider.max_concurrency // workers,
                 "max_queue": provider.max_queue // workers,
+                "adaptive": _divided_adaptive(provider.adaptive, workers),
             }
         )
         for name, provider in config.providers.items()
@@ -63,6 +64,10 @@ def divided(config: Config) -> Config:
         for name, target in config.targets.items()
     }
     return config.model_copy(update={"providers": providers, "targets": targets})
+
+
+def _divided_adaptive(adaptive: AdaptiveConfig | None, workers: int) -> AdaptiveConfig | None:
+    return None if adaptive is None else AdaptiveConfig(min=max(1, adaptive.min // workers))
 
 
 @contextmanager

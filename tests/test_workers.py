@@ -121,8 +121,12 @@ async def test_no_worker_outlives_a_parent_that_was_killed(tmp_path: Path) -> No
 
 
 def test_each_worker_has_its_share_of_every_limit() -> None:
-    share = divided(read(dedent(CONFIG), {}, origin="test"))
+    share = divided(
+        read(dedent(CONFIG).replace("kind: mock", "kind: mock, adaptive: {min: 3}"), {}, origin="t")
+    )
     assert (share.providers["m"].max_concurrency, share.providers["m"].max_queue) == (4, 64)
+    assert share.providers["m"].adaptive is not None
+    assert share.providers["m"].adaptive.min == 1
     assert share.targets["t"].max_concurrency == 2
 
 

@@ -8,10 +8,12 @@ from router_server.config.exposure import warnings_of
 from router_server.config.loading import listening, load, read
 from router_server.config.problems import ConfigError, Problem
 from router_server.config.tree import (
+    AdaptiveConfig,
     BreakerConfig,
     Config,
     DeadlineConfig,
     HealthCheckConfig,
+    HedgeConfig,
     LogConfig,
     PriceConfig,
     ProviderConfig,
@@ -25,11 +27,13 @@ from router_server.config.tree import (
 from router_server.config.values import host_and_port
 
 __all__ = [
+    "AdaptiveConfig",
     "BreakerConfig",
     "Config",
     "ConfigError",
     "DeadlineConfig",
     "HealthCheckConfig",
+    "HedgeConfig",
     "LogConfig",
     "PriceConfig",
     "Problem",

@@ -24,6 +24,7 @@ Names = Mapping[str, frozenset[str] | None]
 def check(config: Config, names: Names) -> Iterator[Finding]:
     """Yield what is wrong between the parts of ``config`` that are right in themselves."""
     yield from _empty_sections(names)
+    yield from _providers(config)
     yield from _targets(config, names)
     yield from _routes(config, names)
     yield from _workers(config)
@@ -40,6 +41,12 @@ def _empty_sections(names: Names) -> Iterator[Finding]:
     for section, declared in names.items():
         if declared is not None and not declared:
             yield Finding((section,), f"declares none; add one of your {section}")
+
+
+def _providers(config: Config) -> Iterator[Finding]:
+    for name, provider in config.providers.items():
+        if provider.adaptive is not None and provider.adaptive.min > provider.max_concurrency:
+            yield Finding(("providers", name, "adaptive", "min"), "is more than max_concurrency; lower it")
 
 
 def _targets(config: Config, names: Names) -> Iterator[Finding]:
@@ -75,6 +82,8 @@ def _routes(config: Config, names: Names) -> Iterator[Finding]:
                 yield Finding((*path, index), f"no target is called {target!r}; {meant}")
             elif target in route.targets[:index]:
                 yield Finding((*path, index), f"names {target!r} a second time; remove it")
+        if route.hedge is not None and len(route.targets) == 1:
+            yield Finding(("routes", name, "hedge"), "needs a second target to ask; add one, or remove hedge")
         yield from _embedding_spaces(config, name)
 
 

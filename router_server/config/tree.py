@@ -24,12 +24,14 @@ from router_server.config.values import (
     File,
     ListenAddress,
     Name,
+    Patience,
     RouteName,
     TcpAddress,
     Timeout,
 )
 from router_server.core.breaker import BreakerSettings
 from router_server.core.deadline import Timeouts
+from router_server.core.hedge import Percentile
 from router_server.core.provider import Capability
 from router_server.core.types import StreamRecovery
 from router_server.providers import SetupError, load_kind
@@ -141,6 +143,12 @@ class HealthCheckConfig(Section):
     timeout: Timeout = Field(default=5.0, description="of one check")
 
 
+class AdaptiveConfig(Section):
+    """How far the calls at once may be lowered; docs/adaptive-concurrency.md says when they are."""
+
+    min: Count = Field(default=4, description="calls at once that a provider is sent at least")
+
+
 class ProviderConfig(Section):
     """One upstream API. Keys beyond these belong to its kind, and are validated by it."""
 
@@ -156,6 +164,10 @@ class ProviderConfig(Section):
     breaker: BreakerConfig = Field(default_factory=BreakerConfig, description="when to leave a target alone")
     health_check: HealthCheckConfig | None = Field(
         default_factory=HealthCheckConfig, description="the active check; null turns it off"
+    )
+    adaptive: AdaptiveConfig | None = Field(
+        default=None,
+        description="move the calls at once between min and max_concurrency, as it bears them; null: off",
     )
     trace_context: bool = Field(default=True, description="send W3C trace headers to it")
     settings: Any = Field(default=None, exclude=True, description="what the kind made of its own keys")
@@ -230,6 +242,17 @@ class TargetConfig(Section):
     price: PriceConfig | None = Field(default=None, description="null: from the public price list")
 
 
+class HedgeConfig(Section):
+    """When a second target is asked although the first has not failed."""
+
+    after: Patience = Field(
+        default=Percentile.P95,
+        description="how long the first target is waited for: p50, p90, p95 or p99 of its own times to the "
+        "first token (unary: to the answer), or a duration",
+    )
+    max_extra: _Share = Field(default=0.05, description="hedges as a share of the route's calls, at most")
+
+
 class RouteConfig(Section):
     """A public name for targets."""
 
@@ -238,6 +261,9 @@ class RouteConfig(Section):
     stream_recovery: StreamRecovery = Field(
         default=StreamRecovery.NONE,
         description="what a stream that breaks does, where the caller does not say: none, restart or resume",
+    )
+    hedge: HedgeConfig | None = Field(
+        default=None, description="ask a second target where the first is late; null: off"
     )
 
 

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
 
 from router_server.core.duration import parse_duration
+from router_server.core.hedge import Percentile
 
 _NAME = re.compile(r"[^\s/]{1,128}")
 _ROUTE_NAME = re.compile(r"\S{1,128}")
@@ -27,6 +28,18 @@ def _duration(value: Any) -> float:
         return parse_duration(value)
     except ValueError:
         raise ValueError("is not a duration; write 500ms, 5s, 2m or 1h30m") from None
+
+
+def _patience(value: Any) -> Percentile | float:
+    if isinstance(value, str) and value in set(Percentile):
+        return Percentile(value)
+    try:
+        seconds = _duration(value)
+    except ValueError:
+        seconds = 0.0
+    if seconds <= 0:
+        raise ValueError("is neither a percentile nor a duration; write p50, p90, p95, p99, 500ms or 2s")
+    return seconds
 
 
 def _name(text: str) -> str:
@@ -77,6 +90,9 @@ Duration = Annotated[float, BeforeValidator(_duration)]
 
 Timeout = Annotated[float, BeforeValidator(_duration), Field(gt=0)]
 """A duration that is not 0."""
+
+Patience = Annotated[Percentile | float, BeforeValidator(_patience)]
+"""``p50``, ``p90``, ``p95`` or ``p99`` of what was measured, or a duration that is not 0."""
 
 Name = Annotated[str, AfterValidator(_name)]
 """What a provider is called; no slash, since callers may write provider/model."""

@@ -20,6 +20,7 @@ class TargetSnapshot:
         breaker: ``closed``, ``half_open`` or ``open``.
         cooling: seconds for which it is still left alone after a rate limit; 0 where it is not.
         healthy: what the last active check said; None where none has answered.
+        concurrency_limit: attempts of its provider that may hold a permit at once; 0 where that is not told.
     """
 
     target: str
@@ -29,3 +30,4 @@ class TargetSnapshot:
     breaker: str = "closed"
     cooling: float = 0.0
     healthy: bool | None = None
+    concurrency_limit: int = 0

@@ -221,6 +221,13 @@ BREAKER_OPENS: Final = Metric(
     "modelrouter.breaker.opens", _C, "{open}", "Times a target's breaker opened", _PER_TARGET
 )
 INFLIGHT: Final = Metric("modelrouter.inflight", _G, "{attempt}", "Attempts that hold a permit", _PER_TARGET)
+CONCURRENCY_LIMIT: Final = Metric(
+    "modelrouter.concurrency_limit",
+    _G,
+    "{attempt}",
+    "Attempts that may hold a permit of the provider at once; moves where the provider is adaptive",
+    (LABEL_PROVIDER,),
+)
 QUEUE_DEPTH: Final = Metric(
     "modelrouter.queue.depth", _G, "{attempt}", "Attempts that wait for a permit", _PER_TARGET
 )

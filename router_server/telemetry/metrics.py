@@ -58,6 +58,7 @@ class Metrics:
         self._opens = Tally(meter, instruments.BREAKER_OPENS)
         self._attempts = _AttemptInstruments(meter)
         _observe_targets(meter, snapshot)
+        _observe_providers(meter, snapshot)
 
     def rpc(self, start: RpcStart) -> RpcObservation:
         """Nothing is counted before the end."""
@@ -258,6 +259,16 @@ def _observe_targets(meter: Meter, snapshot: Snapshot) -> None:
         meter.create_observable_gauge(
             metric.name, [_reader(snapshot, reading)], metric.unit, metric.description
         )
+
+
+def _observe_providers(meter: Meter, snapshot: Snapshot) -> None:
+    def read(options: CallbackOptions) -> Iterable[Observation]:
+        del options
+        limits = {one.provider: one.concurrency_limit for one in snapshot()}
+        return [Observation(limit, {semconv.LABEL_PROVIDER: name}) for name, limit in limits.items() if limit]
+
+    metric = instruments.CONCURRENCY_LIMIT
+    meter.create_observable_gauge(metric.name, [read], metric.unit, metric.description)
 
 
 def _reader(

@@ -12,6 +12,7 @@ from router_server.config import (
     ConfigError,
     DeadlineConfig,
     HealthCheckConfig,
+    HedgeConfig,
     ProviderConfig,
     TimeoutsConfig,
     listening,
@@ -21,6 +22,7 @@ from router_server.config import (
 from router_server.config.key_table import render, updated
 from router_server.core.breaker import BreakerSettings
 from router_server.core.deadline import Timeouts
+from router_server.core.hedge import Percentile
 from router_server.core.limiter import Limits
 from router_server.core.router import RouterSettings
 from router_server.core.target import HealthCheck
@@ -93,6 +95,18 @@ def test_a_target_overrides_its_provider_key_by_key() -> None:
     assert config.breaker("t") == BreakerSettings(min_calls=3, open=2.0)
     assert "tools" in config.capabilities("t")
     assert "embed" not in config.capabilities("t")
+
+
+@pytest.mark.parametrize(
+    ("written", "after"), [("p50", Percentile.P50), ("p99", Percentile.P99), ("300ms", 0.3), ("2", 2.0)]
+)
+def test_a_hedge_is_after_a_percentile_or_a_duration(written: str, after: Percentile | float) -> None:
+    two = VALID.replace("routes:", "  u: {provider: m, model: y}\nroutes:")
+    hedge = config_of(two.replace("[t]", f"[t, u], hedge: {{after: {written}}}")).routes["r"].hedge
+    assert hedge is not None
+    assert (hedge.after, hedge.max_extra) == (after, 0.05)
+    assert type(hedge.after) is type(after)
+    assert HedgeConfig().after is Percentile.P95
 
 
 def test_durations_are_seconds() -> None:

@@ -29,7 +29,7 @@ from tests.telemetry.driver import (
 
 QUIET = TelemetrySettings(log_format="json", log_level="critical")
 TARGETS = (
-    TargetSnapshot("openai-mini", "openai", inflight=3, queued=2, breaker="open", cooling=1.5, healthy=False),
+    TargetSnapshot("openai-mini", "openai", 3, 2, "open", cooling=1.5, healthy=False, concurrency_limit=45),
     TargetSnapshot("gemini-flash", "google", breaker="half_open"),
 )
 UPSTREAM = {
@@ -148,6 +148,8 @@ async def test_gauges_show_the_targets_at_the_moment_of_the_scrape() -> None:
     )
     assert before.value("modelrouter_inflight", **openai) == 3
     assert before.value("modelrouter_queue_depth", **openai) == 2
+    assert before.value("modelrouter_concurrency_limit", provider="openai") == 45
+    assert before.labels("modelrouter_concurrency_limit") == [{"provider": "openai"}]
     assert before.value("modelrouter_breaker_state", **openai) == 2
     assert before.value("modelrouter_breaker_state", **google) == 1
     assert before.value("modelrouter_target_cooling_seconds", **openai) == 1.5
