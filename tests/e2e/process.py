@@ -94,7 +94,7 @@ async def served(
     Args:
         folder: empty; its path is short, since sockets are in it.
         parts: the configuration but for its ``server``.
-        server: further keys of that, one per line.
+        server: further keys of that, one per line; HTTP is served only if they say so.
         env: added to this process's environment.
     """
     config = folder / "router.yaml"
@@ -142,7 +142,8 @@ async def _ready(server: ServerProcess) -> None:
 
 def _configuration(folder: Path, parts: str, server: str) -> str:
     addresses = [f"listen: {_address(folder, 'main')}", f"health_listen: {_address(folder, 'health')}"]
-    keys = "\n".join([*addresses, "http_listen: null", dedent(server)])
+    http = [] if "http_listen" in server else ["http_listen: null"]
+    keys = "\n".join([*addresses, *http, dedent(server)])
     return f"server:\n{indent(keys, '  ')}\n{dedent(parts)}"
 
 
