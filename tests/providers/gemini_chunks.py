@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from router_server.core.errors import UpstreamError
+from router_server.core.intake import assemble
 from router_server.core.opaque import seal
-from router_server.core.stream import assemble
 from router_server.core.types import (
     Answer,
     Delta,

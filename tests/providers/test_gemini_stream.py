@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from router_server.core.errors import Outcome, UpstreamError
+from router_server.core.intake import assemble
 from router_server.core.provider import UpstreamChat
-from router_server.core.stream import assemble
 from router_server.core.types import (
     ChatRequest,
     Delta,
