@@ -122,10 +122,14 @@ def sse_reply(events: Iterable[object], *, done: bool = True) -> Steps:
 
 @dataclass(eq=False)
 class Connection:
-    """One connection of a client; ``closed`` is set once the client has closed or reset it."""
+    """One connection of a client; ``closed`` is set once the client has closed or reset it.
+
+    ``answered`` counts the requests whose replies were sent to their ends.
+    """
 
     closed: asyncio.Event = field(default_factory=asyncio.Event)
     requests: list[Request] = field(default_factory=list)
+    answered: int = 0
 
 
 class Upstream:
@@ -240,6 +244,7 @@ class Upstream:
                 self._changed.set()
                 if not await _run(self._steps_for(request), connection, writer):
                     return
+                connection.answered += 1
         except (ConnectionError, asyncio.IncompleteReadError):
             connection.closed.set()
 
