@@ -15,11 +15,12 @@ from grpc_health.v1 import health_pb2_grpc
 from modelrouter.v1.service_pb2_grpc import add_ModelRouterServiceServicer_to_server
 from router_server.core.observer import RpcObserver
 from router_server.core.service import CallRouter
-from router_server.rpc.binding import bind, server_credentials
+from router_server.rpc.binding import server_credentials
 from router_server.rpc.delivery import Delivery
 from router_server.rpc.health import HealthBoard, HealthService
 from router_server.rpc.inflight import InFlight
 from router_server.rpc.interceptors import Guard
+from router_server.rpc.lasting import LastingServer
 from router_server.rpc.reflection import add_reflection
 from router_server.rpc.service import ModelRouterService
 from router_server.rpc.settings import ServerSettings, channel_options, health_options
@@ -52,14 +53,10 @@ class RpcServer:
         self._settings = settings
         self._health = health
         self._inflight = InFlight()
-        guard = Guard(observer, self._inflight, Delivery(settings.write_timeout), clock)
-        self._server = aio.server(interceptors=(guard,), options=channel_options(settings))
-        service = ModelRouterService(router, max_send_bytes=settings.max_send_bytes)
-        add_ModelRouterServiceServicer_to_server(service, self._server)
-        health_pb2_grpc.add_HealthServicer_to_server(HealthService(health), self._server)
-        if settings.reflection:
-            add_reflection(self._server)
-        self._health_server: aio.Server | None = None
+        self._guard = Guard(observer, self._inflight, Delivery(settings.write_timeout), clock)
+        self._service = ModelRouterService(router, max_send_bytes=settings.max_send_bytes)
+        self._server = LastingServer(self._build, settings.listen)
+        self._health_server: LastingServer | None = None
         self.port = 0
         """The bound port, once started; 0 for a socket file."""
         self.health_port = 0
@@ -78,7 +75,7 @@ class RpcServer:
         """
         tls = self._settings.tls
         credentials = None if tls is None else server_credentials(tls)
-        self.port = bind(self._server, self._settings.listen, credentials)
+        self.port = self._server.bind(credentials)
         if self._settings.health_listen is not None:
             await self._start_health(self._settings.health_listen)
         await self._server.start()
@@ -114,8 +111,20 @@ class RpcServer:
             await self._health_server.stop(None)
 
     async def _start_health(self, address: str) -> None:
-        server = aio.server(options=health_options(self._settings))
-        health_pb2_grpc.add_HealthServicer_to_server(HealthService(self._health), server)
-        self.health_port = bind(server, address, None)
+        server = LastingServer(self._build_health, address)
+        self.health_port = server.bind(None)
         await server.start()
         self._health_server = server
+
+    def _build(self) -> aio.Server:
+        server = aio.server(interceptors=(self._guard,), options=channel_options(self._settings))
+        add_ModelRouterServiceServicer_to_server(self._service, server)
+        health_pb2_grpc.add_HealthServicer_to_server(HealthService(self._health), server)
+        if self._settings.reflection:
+            add_reflection(server)
+        return server
+
+    def _build_health(self) -> aio.Server:
+        server = aio.server(options=health_options(self._settings))
+        health_pb2_grpc.add_HealthServicer_to_server(HealthService(self._health), server)
+        return server
