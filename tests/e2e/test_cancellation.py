@@ -143,10 +143,11 @@ async def answers_at_once(served: Served, upstream: Upstream, target: str) -> No
 
 
 def assert_traced(otlp: Collector, phase: Phase, way: Way, *, streaming: bool) -> None:
-    at_deadline = way == "deadline"
     [rpc] = [s for s in otlp.spans if attributes(s.attributes).get("modelrouter.request.id") == "victim"]
     code = attributes(rpc.attributes)["rpc.response.status_code"]
-    assert code == ("DEADLINE_EXCEEDED" if at_deadline else "CANCELLED")
+    # Where a busy machine takes 35 ms to deliver a request, its caller's timer rings first and cancels it.
+    assert code == "CANCELLED" or (way, code) == ("deadline", "DEADLINE_EXCEEDED")
+    at_deadline = code == "DEADLINE_EXCEEDED"
     family = {span.name: attributes(span.attributes) for span in otlp.spans if span.trace_id == rpc.trace_id}
     assert family["route only-a"].get("modelrouter.call.cancelled", False) is not at_deadline
     attempt = family["chat model-a"]

@@ -109,7 +109,7 @@ async def test_a_process_does_not_grow(warm_up: int, count: int, tmp_path: Path)
         upstream.requests.clear()
         upstream.always(streams)
         await give_up_many(server.stub, draws, count)
-        assert len(upstream.requests) > count / 4, "too few came far enough to tell anything"
+        assert len(upstream.requests) > count / 10, "too few came far enough to tell anything"
         await assert_every_permit_is_free(server, upstream)
         grown = server.stats.memory_info().rss - before
         assert grown < GROWTH, f"{grown / count:.0f} bytes for each stream"
