@@ -195,22 +195,22 @@ async def test_the_deadline_names_the_phase_it_ended() -> None:
         text = two_targets(a, b, extra=", max_concurrency: 1").replace("unary: 1s", "unary: 9s")
         a.always((End.STALL,))
         async with serving(text.replace("first_token: 1s, idle: 1s", "first_token: 9s, idle: 9s")) as served:
-            phases["first_token"] = await fails(served.stub.Chat(chat("only-a"), timeout=0.4))
-            phases["first_token "] = await fails(served.stub.StreamChat(chat("only-a"), timeout=0.4))
+            phases["first_token"] = await fails(served.stub.Chat(chat("only-a"), timeout=1.5))
+            phases["first_token "] = await fails(served.stub.StreamChat(chat("only-a"), timeout=1.5))
             holder = served.stub.Chat(chat("only-a"))
             await a.requested(3)
-            phases["queue"] = await fails(served.stub.Chat(chat("only-a"), timeout=0.4))
+            phases["queue"] = await fails(served.stub.Chat(chat("only-a"), timeout=1.5))
             holder.cancel()
             await a.connections[-1].closed.wait()
             a.always((*SSE_HEAD, event(pieces("Hel", finish=None)[0]), End.STALL))
-            phases["stream"] = await fails(served.stub.StreamChat(chat("only-a"), timeout=0.4))
+            phases["stream"] = await fails(served.stub.StreamChat(chat("only-a"), timeout=1.5))
             assert served.breaker("a1") == "closed", "a caller's haste is not a target's fault"
         with deaf_port() as port:
             deaf = text.replace(a.base_url, f"http://127.0.0.1:{port}/v1").replace(
                 "connect: 1s", "connect: 9s"
             )
             async with serving(deaf) as served:
-                phases["connect"] = await fails(served.stub.Chat(chat("only-a"), timeout=0.4))
+                phases["connect"] = await fails(served.stub.Chat(chat("only-a"), timeout=1.5))
     assert {f"{f.code} {f.reason}" for f in phases.values()} == {"DEADLINE_EXCEEDED DEADLINE_EXCEEDED"}
     assert {name.strip(): f.metadata["phase"] for name, f in phases.items()} == {
         name: name for name in ("first_token", "queue", "stream", "connect")

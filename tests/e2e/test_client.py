@@ -163,7 +163,7 @@ FAILURES: list[tuple[Any, dict[str, Any], type[modelrouter.ModelRouterError], st
     (refusal(503), {}, modelrouter.AllTargetsFailed, "Tried a1 (unavailable, http_503)"),
     (refusal(401), {}, modelrouter.UpstreamMisconfigured, "key"),
     (refusal(404), {}, modelrouter.UpstreamMisconfigured, "model"),
-    ((End.STALL,), {"timeout": 0.3}, modelrouter.DeadlineExceeded, "first_token"),
+    ((End.STALL,), {"timeout": 0.9}, modelrouter.DeadlineExceeded, "first_token"),
 ]
 
 
