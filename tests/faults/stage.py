@@ -118,6 +118,7 @@ async def stage(
               chat: {{targets: [a1, b1]}}
               alone: {{targets: [a1]}}
               sized: {{targets: [a1, same1, b1]}}
+            telemetry: {{log: {{level: error}}}}
         """
         async with AsyncExitStack() as stack:
             served = await stack.enter_async_context(serving(dedent(text)))
