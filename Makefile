@@ -23,7 +23,7 @@ TIMEOUT := --timeout-method thread
 MAKEFLAGS += --no-print-directory
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help run test test-oldest soak check proto check-proto docs check-docs check-go baseline lock clean
+.PHONY: help run test test-oldest soak faults check proto check-proto docs check-docs check-go baseline lock clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -40,6 +40,9 @@ test-oldest: .venv-oldest/.done ## run the tests of the client and the contract 
 
 soak: .venv/.dev ## run the long tests, which `make test` leaves out
 	$(BIN)/pytest -m soak --timeout 3600 $(ARGS)
+
+faults: .venv/.dev ## do the sixteen faults with the true times, and print what came of each: a minute and a half
+	$(BIN)/python -m tests.faults
 
 check: .venv/.dev check-proto check-docs ## run every check that is not a test
 	$(BIN)/ruff check
