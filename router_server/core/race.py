@@ -58,7 +58,8 @@ class Race:
         try:
             return await self._raced(answer, self._patience)
         finally:
-            self._stop_timer()
+            if self._timer is not None:
+                self._timer.cancel()
             await _ended(self._tasks.values())
 
     async def won(self, attempt: Attempt) -> None:
@@ -72,7 +73,6 @@ class Race:
         if self.winner is not None:
             raise UpstreamError(Outcome.CANCELLED, HEDGE_LOST)
         self.winner = self.leader = attempt
-        self._stop_timer()
         if attempt is self._first or self._first in self._tasks:
             # Where the hedge was quicker, the time until now is less than the first would have taken, and
             # more than was waited for: it stays on its side of the percentile, which is all that counts.
@@ -129,10 +129,6 @@ class Race:
         for loser in losers:
             loser.lose()
         await _ended(losers.values())
-
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
 
 
 async def _ended(tasks: Collection[asyncio.Task[Any]]) -> None:

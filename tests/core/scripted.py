@@ -6,10 +6,12 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from router_server.core.adaptive import Adaptive
 from router_server.core.breaker import BreakerSettings
 from router_server.core.checks import Checks
 from router_server.core.deadline import Timeouts
 from router_server.core.errors import Outcome, UpstreamError
+from router_server.core.hedge import Hedging
 from router_server.core.limiter import Limiter, Limits
 from router_server.core.observer import (
     AttemptRecord,
@@ -188,6 +190,8 @@ def rig(
     overrides: Mapping[str, TargetSettings] | None = None,
     check: HealthCheck | None = None,
     settings: RouterSettings | None = None,
+    hedging: Hedging | None = None,
+    adaptive: int | None = None,
 ) -> Rig:
     """Build a router whose route ``r`` has one target per list of scripts: a, b, c…"""
     clock = asyncio.get_running_loop().time
@@ -198,6 +202,9 @@ def rig(
         n: Upstream(n, "scripted", p, Limiter(limits or Limits(), clock), retries=retries, check=check)
         for n, p in providers.items()
     }
+    for upstream in upstreams.values():
+        if adaptive is not None:
+            upstream.adaptive = Adaptive(upstream.limiter, adaptive, clock)
     targets = {
         n: Target(
             replace(
@@ -214,7 +221,7 @@ def rig(
     }
     checks = Checks(list(upstreams.values()), lambda u: [targets[u.name]], lambda: None)
     router = Router(
-        [Route("r", tuple(targets.values()), stream_recovery=recovery)],
+        [Route("r", tuple(targets.values()), stream_recovery=recovery, hedging=hedging)],
         checks,
         recorder,
         clock=clock,
