@@ -186,6 +186,18 @@ async def test_failures_have_types_and_words(
             assert "key-a" not in told
 
 
+async def test_a_deadline_says_what_it_ended() -> None:
+    async with Upstream() as a, Upstream() as b:
+        a.always((End.STALL,))
+        b.always((End.STALL,))
+        text = "server: {deadline: {unary: 300ms, stream: 300ms}}\n" + two_targets(a, b)
+        async with serving(text) as served, opened("asyncio", served.target) as shell:
+            for call in (shell.chat("?"), shell.result(shell.stream("?"))):
+                with pytest.raises(modelrouter.DeadlineExceeded) as caught:
+                    await call
+                assert caught.value.metadata["phase"] == "first_token"
+
+
 async def test_a_full_queue_is_saturated() -> None:
     async with Upstream() as a, Upstream() as b:
         a.always((End.STALL,))

@@ -183,14 +183,14 @@ def access_lines(server: ServerProcess) -> list[dict[str, Any]]:
 async def test_each_call_is_one_line_of_the_log(tmp_path: Path) -> None:
     async with Upstream() as a, Upstream() as b:
         text = two_targets(a, b) + "telemetry: {log: {format: json}}\n"
-        async with served(tmp_path, text, server="drain_delay: 0s") as server:
+        async with served(tmp_path, text, server="drain_delay: 0s\ndeadline: {unary: 600ms}") as server:
             a.then(refusal(503), refusal(503)).then(json_reply(answer()), refusal(400)).always((End.STALL,))
             b.always(sse_reply(pieces("Hi")))
             metadata = (("x-request-id", "mine"), *W3C)
             await events_of(server.stub.StreamChat(chat(), metadata=metadata))
             await server.stub.Chat(chat())
             await fails(server.stub.Chat(chat("only-a")))
-            await fails(server.stub.Chat(chat("only-a"), timeout=0.2))
+            await fails(server.stub.Chat(chat("only-a")))
             server.process.terminate()
             await server.exit_code(within=20)
     stream, unary, refused, late = access_lines(server)
