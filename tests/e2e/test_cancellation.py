@@ -145,12 +145,13 @@ async def answers_at_once(served: Served, upstream: Upstream, target: str) -> No
 def assert_traced(otlp: Collector, phase: Phase, way: Way, *, streaming: bool) -> None:
     [rpc] = [s for s in otlp.spans if attributes(s.attributes).get("modelrouter.request.id") == "victim"]
     code = attributes(rpc.attributes)["rpc.response.status_code"]
-    # Where a busy machine takes 35 ms to deliver a request, its caller's timer rings first and cancels it.
-    assert code == "CANCELLED" or (way, code) == ("deadline", "DEADLINE_EXCEEDED")
-    at_deadline = code == "DEADLINE_EXCEEDED"
     family = {span.name: attributes(span.attributes) for span in otlp.spans if span.trace_id == rpc.trace_id}
-    assert family["route only-a"].get("modelrouter.call.cancelled", False) is not at_deadline
+    cancelled = family["route only-a"].get("modelrouter.call.cancelled", False)
+    # A busy machine may be 35 ms late: then the caller's timer rings before ours, and cancels the call.
+    assert cancelled or way == "deadline"
+    codes = {"CANCELLED", "DEADLINE_EXCEEDED"} if way == "deadline" else {"CANCELLED"}
+    assert code in (codes if cancelled else {"DEADLINE_EXCEEDED"})
     attempt = family["chat model-a"]
-    assert attempt["modelrouter.outcome"] == (phase.outcome_at_deadline if at_deadline else phase.outcome)
+    assert attempt["modelrouter.outcome"] == (phase.outcome if cancelled else phase.outcome_at_deadline)
     tokens = attempt.get("gen_ai.usage.output_tokens", 0)
     assert (tokens > 0) is (phase.usage and streaming), "what was used is told, as far as anybody knows"
