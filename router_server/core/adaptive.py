@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from statistics import median
 
 from router_server.core.errors import Outcome
@@ -82,17 +83,56 @@ class Adaptive:
         self._limiter = limiter
         self._least = min(least, limiter.limits.max_concurrency)
         self._clock = clock
-        self.decreased_at = float("-inf")
+        self._full_at = float("-inf")
+        self._decreased_at = float("-inf")
         self._credit = 0
 
     def place(self) -> Place:
         """Return the place of an attempt that has just got its permit."""
-        return Place(self, self._clock(), self._limiter.inflight, self._limiter.max_concurrency)
+        now, inflight = self._clock(), self._limiter.inflight
+        if inflight >= self._limiter.max_concurrency:
+            self._full_at = now
+        return Place(self, now, inflight)
 
-    def grow(self) -> None:
-        """A call that had the last place went well."""
+    def began(self, place: Place, pace: Pace, seconds: float) -> None:
+        """An attempt's first token came after ``seconds``.
+
+        A provider that is slow while less than half of its places are taken is not slow because of us.
+        """
+        if not self._is_news(place):
+            return
+        limit, load = self._limiter.max_concurrency, self._load(place, self._limiter.inflight)
+        if pace.slow(seconds, limit) and 2 * load >= limit:
+            self._decrease(load)
+
+    def ended(self, place: Place, outcome: Outcome) -> None:
+        """An attempt is over, and its permit given back.
+
+        Success counts where all places were taken meanwhile: while there is room, nobody knows what more
+        would do.
+        """
+        if not self._is_news(place):
+            return
+        if outcome is Outcome.RATE_LIMITED:
+            self._decrease(self._load(place, self._limiter.inflight + 1))
+        elif outcome is Outcome.OK and self._was_full(place):
+            self._credit += 1
+            self._increase()
+
+    def _is_news(self, place: Place) -> bool:
+        # What began before the last decrease tells of the load before it: one decrease for each round trip.
+        return place.since > self._decreased_at
+
+    def _was_full(self, place: Place) -> bool:
+        return self._full_at >= place.since
+
+    def _load(self, place: Place, now: int) -> int:
+        """Return about how many calls were in flight while this one was; ``now`` are those that are."""
+        limit = self._limiter.max_concurrency
+        return limit if self._was_full(place) else min(limit, max(place.inflight, now))
+
+    def _increase(self) -> None:
         limiter = self._limiter
-        self._credit += 1
         if (
             self._credit < limiter.max_concurrency
             or limiter.max_concurrency >= limiter.limits.max_concurrency
@@ -102,56 +142,34 @@ class Adaptive:
         limiter.max_concurrency += 1
         limiter.admit()
 
-    def shrink(self, inflight: int) -> None:
-        """The provider had too much to do with ``inflight`` calls."""
+    def _decrease(self, load: int) -> None:
         # From what was in flight, as in RFC 5681: places that nobody took were not what was too much. But by
         # half at most, since a 429 may be about calls in a minute, not at once.
-        now = self._limiter.max_concurrency
-        places = max(int(min(inflight, now) * _DECREASE), now // 2)
+        limit = self._limiter.max_concurrency
+        places = max(int(load * _DECREASE), limit // 2)
         self._limiter.max_concurrency = max(self._least, places)
-        self.decreased_at = self._clock()
+        self._decreased_at = self._clock()
         self._credit = 0
 
 
+@dataclass(frozen=True, slots=True)
 class Place:
-    """What an attempt saw when it got its permit, and what it tells of it.
+    """What an attempt saw when it got its permit.
 
-    Args:
-        adaptive: whose place it is.
-        since: when the permit was got; seconds of the clock.
+    Attributes:
+        adaptive: what moves the limit that it is within.
+        since: when; seconds of the clock.
         inflight: how many permits were held then, its own included.
-        limit: how many there were.
     """
 
-    __slots__ = ("_adaptive", "_inflight", "_limit", "_since")
-
-    def __init__(self, adaptive: Adaptive, since: float, inflight: int, limit: int) -> None:
-        self._adaptive = adaptive
-        self._since = since
-        self._inflight = inflight
-        self._limit = limit
+    adaptive: Adaptive
+    since: float
+    inflight: int
 
     def began(self, pace: Pace, seconds: float) -> None:
-        """The first token came after ``seconds``.
-
-        A provider that is slow while less than half of its places are taken is not slow because of us.
-        """
-        if self._is_news and pace.slow(seconds, self._limit) and 2 * self._inflight >= self._limit:
-            self._adaptive.shrink(self._inflight)
+        """Tell that the first token came after ``seconds``."""
+        self.adaptive.began(self, pace, seconds)
 
     def ended(self, outcome: Outcome) -> None:
-        """The attempt is over.
-
-        Success counts where it took the last place: while there is room, nobody knows what more would do.
-        """
-        if not self._is_news:
-            return
-        if outcome is Outcome.RATE_LIMITED:
-            self._adaptive.shrink(self._inflight)
-        elif outcome is Outcome.OK and self._inflight >= self._limit:
-            self._adaptive.grow()
-
-    @property
-    def _is_news(self) -> bool:
-        # What began before the last decrease tells of the load before it: one decrease for each round trip.
-        return self._since > self._adaptive.decreased_at
+        """Tell that the attempt is over."""
+        self.adaptive.ended(self, outcome)
