@@ -268,7 +268,7 @@ class Course:
         if rule.same_target is SameTarget.AFTER_COOLING:
             self._rested[target] = now + rest
         if rule.same_target is SameTarget.AFTER_BACKOFF and not (prefer_others and self._left):
-            self._plan_retry(target)
+            self._plan_retry(target, error.retry_after or 0.0)
 
     def verdict(self, now: float) -> RouterError:
         """Return what the caller is told, when there is no next step."""
@@ -283,12 +283,15 @@ class Course:
         self._tries[candidate.target] = 0
         return Step(candidate.target, 0.0, self.others_left, self._plan.last_resort)
 
-    def _plan_retry(self, target: str) -> None:
+    def _plan_retry(self, target: str, told_to_wait: float) -> None:
         retries = next((c.retries for c in self._plan.order if c.target == target), 0)
         tries = self._tries.get(target, 0) + 1
         self._tries[target] = tries
-        if tries <= retries and not self._plan.last_resort:
-            self._retry = Step(target, self._backoff(tries), self.others_left)
+        if tries > retries or self._plan.last_resort:
+            return
+        # Who says when to come back is not asked sooner; whoever else is left can answer now.
+        if told_to_wait <= 0 or not self._left:
+            self._retry = Step(target, max(self._backoff(tries), told_to_wait), self.others_left)
 
     def _after_rest(self, now: float) -> Step | None:
         if not self._rested or self._plan.last_resort or self._waits >= _MOST_WAITS:

@@ -116,6 +116,21 @@ async def test_a_rate_limited_target_is_waited_for_only_when_nobody_else_is_left
 
 
 @virtual_time
+async def test_an_unavailable_target_that_says_when_is_not_retried_sooner() -> None:
+    busy = fails(Outcome.UNAVAILABLE, retry_after=2.0)
+    alone = rig([[busy], HELLO])
+    assert (await alone.router.chat(ask(), invocation())).trail.target == "a"
+    assert alone.providers["a"].times == [0.0, 2.0]
+    followed = rig([[busy]], [HELLO])
+    assert (await followed.router.chat(ask(), invocation())).trail.target == "b"
+    assert len(followed.providers["a"].calls) == 1
+    late = rig([[busy]])
+    began = asyncio.get_running_loop().time()
+    assert (await refused(late, seconds=1.0)).reason is Reason.ALL_TARGETS_FAILED
+    assert asyncio.get_running_loop().time() == began, "a wait beyond the deadline is not begun"
+
+
+@virtual_time
 async def test_a_rest_that_does_not_fit_the_deadline_ends_the_call_at_once() -> None:
     r = rig([[fails(Outcome.RATE_LIMITED, retry_after=20.0)]])
     error = await refused(r, seconds=5.0)
