@@ -75,6 +75,7 @@ class Attempt:
         self._lost = False
         self._timers = Timers(target.settings.timeouts, lambda: call.remaining, others_left=step.others_left)
         self._connect = self._timers.connect()
+        self._options = _options(call.request.provider_options, target.upstream.kind, target.upstream.name)
 
     async def run(self, work: Callable[[Attempt], Awaitable[T]]) -> T:
         """Return what ``work`` returns, done while the target's permit is held.
@@ -95,6 +96,10 @@ class Attempt:
             failure = error
             raise
         except asyncio.CancelledError:
+            if not _is_being_cancelled():
+                # Nobody called this attempt off: the provider's own library gave up on something.
+                failure = UpstreamError(Outcome.UNAVAILABLE, "cancelled_by_provider")
+                raise failure from None
             failure = self._cancelled()
             raise
         finally:
@@ -107,7 +112,6 @@ class Attempt:
 
     def chat(self, request: ChatRequest, continuation: str | None = None) -> UpstreamChat:
         """Return the upstream's request, with the target's defaults and caps applied."""
-        upstream = self.target.upstream
         settings = self.target.settings
         generation = request.generation
         generation = replace(
@@ -118,7 +122,7 @@ class Attempt:
         return UpstreamChat(
             model=settings.model,
             request=replace(request, generation=generation),
-            options=_options(request.provider_options, upstream.kind, upstream.name),
+            options=self._options,
             headers=self._headers(),
             connect_timeout=self._connect.limit,
             priority=request.routing.priority,
@@ -134,11 +138,10 @@ class Attempt:
 
     def embed(self, request: EmbedRequest) -> UpstreamEmbed:
         """Return the upstream's request."""
-        upstream = self.target.upstream
         return UpstreamEmbed(
             model=self.target.settings.model,
             request=request,
-            options=_options(request.provider_options, upstream.kind, upstream.name),
+            options=self._options,
             headers=self._headers(),
             connect_timeout=self._connect.limit,
             priority=request.routing.priority,
@@ -255,6 +258,9 @@ class Attempt:
     def _is_blameless(self, failure: UpstreamError) -> bool:
         if failure.phase is Phase.CONNECT:
             return not self._connect.blames_upstream(self._connect.limit)
+        if failure.outcome is Outcome.MALFORMED and self._options:
+            # What a caller puts into the request by itself may make of the answer what we cannot read.
+            return True
         return failure.blameless
 
     def _settle(self, failure: UpstreamError | None, leave: Pass) -> None:
@@ -322,3 +328,8 @@ class Attempt:
 
 def _options(options: Mapping[str, Json], kind: str, name: str) -> Json:
     return {**options.get(kind, {}), **options.get(name, {})}
+
+
+def _is_being_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from router_server.core.breaker import BreakerState
 from router_server.core.errors import BreakerEffect
@@ -58,6 +58,7 @@ class Checks:
 
     async def check(self, upstream: Upstream, settings: HealthCheck) -> bool | None:
         """Ask one provider once, and apply what it says."""
+        suspects = [t for t in self._targets_of(upstream) if t in self._suspects]
         well: bool | None = False
         try:
             async with asyncio.timeout(settings.timeout):
@@ -67,7 +68,7 @@ class Checks:
         except Exception:  # noqa: BLE001 - a kind is someone else's code; the checks of the others go on
             _log.exception("The active check of provider %s is broken.", upstream.name)
         upstream.checked = True
-        self._apply(upstream, well)
+        self._apply(upstream, well, suspects)
         return well
 
     async def _watch(self, upstream: Upstream, settings: HealthCheck) -> None:
@@ -87,11 +88,13 @@ class Checks:
         interval = settings.interval / _SOONER if unwell else settings.interval
         return interval * random.uniform(0.9, 1.1)  # noqa: S311 - replicas do not check in step
 
-    def _apply(self, upstream: Upstream, well: bool | None) -> None:
+    def _apply(self, upstream: Upstream, well: bool | None, suspects: Collection[Target]) -> None:
         upstream.healthy = well
         for target in self._targets_of(upstream):
-            suspicion = self._suspects.pop(target, None)
-            if well is not False:
+            # Asked because of this target: that the provider is well says nothing for its model or our
+            # rights to it, so it rests until the next check that comes by itself.
+            suspicion = self._suspects.pop(target) if target in suspects else None
+            if well is not False and suspicion is None:
                 target.cooldown.unbench()
             if well:
                 target.breaker.check_passed()

@@ -13,6 +13,8 @@ REFUSED_OPTIONS: Final[frozenset[str]] = frozenset(
     {
         "model",
         "messages",
+        "input",
+        "encoding_format",
         "stream",
         "stream_options",
         "n",

@@ -32,9 +32,9 @@ def refusal(error: UpstreamError) -> RouterError:
     """Return the error of a call that one target's failure ended: no other was to be asked."""
     match error.outcome:
         case Outcome.CONTENT_FILTER:
+            what = "the request" if error.input_index is None else f"inputs[{error.input_index}]"
             return RouterError(
-                Reason.CONTENT_FILTERED,
-                "The provider's content filter refused the request. Change its content.",
+                Reason.CONTENT_FILTERED, f"The provider's content filter refused {what}. Change its content."
             )
         case Outcome.INVALID_REQUEST:
             return _refused(error)

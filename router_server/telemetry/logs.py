@@ -26,7 +26,10 @@ _QUEUE_SIZE: Final = 10_000
 _SELDOM: Final = 600.0
 """Seconds between two equal complaints of the telemetry library."""
 
-_CHATTY: Final = ("httpx", "httpcore", "openai", "urllib3", "aiohttp.access", "asyncio")
+_CHATTY: Final = (
+    *("httpx", "httpx2", "httpcore", "httpcore2", "openai", "urllib3"),
+    *("aiohttp.access", "asyncio"),
+)
 """Libraries whose INFO is our DEBUG."""
 
 _STYLES: Final = {

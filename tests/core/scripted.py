@@ -41,7 +41,7 @@ from router_server.core.types import (
     Usage,
 )
 
-Act = float | Exception | Sequence[StreamItem]
+Act = float | BaseException | Sequence[StreamItem]
 """A pause in seconds, a failure, or what one read brings."""
 
 ALL = frozenset(Capability)
@@ -96,7 +96,7 @@ class ScriptedProvider:
         self.open += 1
         try:
             for act in script:
-                if isinstance(act, Exception):
+                if isinstance(act, BaseException):
                     raise act
                 if isinstance(act, int | float):
                     await asyncio.sleep(act)
@@ -108,7 +108,7 @@ class ScriptedProvider:
     async def embed(self, call: UpstreamEmbed) -> Embeddings:
         self.embeds.append(call)
         for act in self._script():
-            if isinstance(act, Exception):
+            if isinstance(act, BaseException):
                 raise act
             if isinstance(act, int | float):
                 await asyncio.sleep(act)

@@ -92,9 +92,9 @@ async def test_a_passing_check_ends_the_open_period_early() -> None:
         assert r.state("a") == "half_open"
 
 
-@pytest.mark.parametrize(("answer", "state", "serving"), [(True, "closed", True), (False, "open", False)])
+@pytest.mark.parametrize(("answer", "state"), [(True, "closed"), (False, "open")])
 @virtual_time
-async def test_a_forbidden_target_is_checked_at_once(answer: bool, state: str, serving: bool) -> None:
+async def test_a_forbidden_target_is_checked_at_once(answer: bool, state: str) -> None:
     r = rig([[fails(Outcome.AUTH, status=403)]], check=HealthCheck())
     r.providers["a"].check_answers = [None, answer]
     async with checked(r):
@@ -102,7 +102,7 @@ async def test_a_forbidden_target_is_checked_at_once(answer: bool, state: str, s
         await fail(r)
         await asyncio.sleep(0.1)
         assert r.providers["a"].checks == 2
-        assert (r.state("a"), r.targets["a"].serving) == (state, serving)
+        assert (r.state("a"), r.targets["a"].serving) == (state, False)
 
 
 @virtual_time
@@ -178,3 +178,41 @@ async def test_a_required_provider_is_ready_once_it_was_asked_and_did_not_say_no
         await asyncio.sleep(70)
         seen.append(r.upstreams["a"].ready)
     assert seen == [False, True, False]
+
+
+@pytest.mark.parametrize("status", [403, 404])
+@virtual_time
+async def test_a_refused_target_rests_until_the_next_check_that_comes_by_itself(status: int) -> None:
+    outcome = Outcome.AUTH if status == 403 else Outcome.MODEL_MISSING
+    r = rig([[fails(outcome, status=status)]], [HELLO], check=HealthCheck())
+    r.providers["a"].check_answers = [True]
+    async with checked(r):
+        await asyncio.sleep(1)
+        for _ in range(10):
+            assert (await r.router.chat(ask(), invocation())).trail.target == "b"
+            await asyncio.sleep(1)
+        assert (len(r.providers["a"].calls), r.providers["a"].checks) == (1, 2)
+        await asyncio.sleep(66)
+        await r.router.chat(ask(), invocation())
+        assert len(r.providers["a"].calls) == 2
+
+
+@virtual_time
+async def test_a_check_that_was_under_way_confirms_nothing() -> None:
+    r = rig([[fails(Outcome.AUTH, status=403)]], check=HealthCheck())
+    answers = iter([True, False])
+
+    async def slow() -> bool:
+        r.providers["a"].checks += 1
+        answer = next(answers)
+        await asyncio.sleep(2)
+        return answer
+
+    r.providers["a"].check = slow  # type: ignore[method-assign]
+    async with checked(r):
+        await asyncio.sleep(1)
+        await fail(r)
+        await asyncio.sleep(1.5)
+        assert r.state("a") == "closed"
+        await asyncio.sleep(2)
+        assert (r.state("a"), r.providers["a"].checks) == ("open", 2)

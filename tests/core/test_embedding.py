@@ -172,3 +172,12 @@ async def test_embedding_needs_are_needs() -> None:
     with pytest.raises(RouterError) as caught:
         await r.router.embed(ask("1", routing=Routing(allowed_targets=("x",))), invocation())
     assert caught.value.reason is Reason.INVALID_REQUEST
+
+
+@virtual_time
+async def test_a_filtered_input_is_named() -> None:
+    r = embedding_rig()
+    r.providers["a"].embedder = refusing("bad", Outcome.CONTENT_FILTER)
+    with pytest.raises(RouterError, match=r"inputs\[1\]") as caught:
+        await r.router.embed(ask("good", "bad"), invocation())
+    assert caught.value.reason is Reason.CONTENT_FILTERED

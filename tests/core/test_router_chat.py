@@ -400,3 +400,45 @@ async def test_an_upstream_that_always_says_at_once_is_not_asked_for_ever() -> N
     error = await refused(r, seconds=100.0)
     assert error.reason is Reason.ALL_TARGETS_RATE_LIMITED
     assert len(r.providers["a"].calls) == 11
+
+
+@virtual_time
+async def test_a_provider_that_cancels_by_itself_has_failed() -> None:
+    r = rig([[asyncio.CancelledError()]], [HELLO], retries=0)
+    result = await r.router.chat(ask(), invocation())
+    assert (result.trail.target, result.trail.attempts[0].error_reason) == ("b", "cancelled_by_provider")
+    assert r.idle
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        [fails(Outcome.INVALID_REQUEST)],
+        [fails(Outcome.SATURATED)],
+        [fails(Outcome.TIMEOUT, blameless=True)],
+        [1000.0],
+    ],
+)
+@virtual_time
+async def test_a_neutral_probe_is_given_back(reply: Sequence[Act]) -> None:
+    r = rig([[fails(Outcome.MALFORMED)]], retries=0)
+    for _ in range(5):
+        await refused(r)
+    await asyncio.sleep(10.0)
+    r.providers["a"].scripts = [reply]
+    probe = asyncio.create_task(r.router.chat(ask(), invocation()))
+    await asyncio.sleep(1.0)
+    probe.cancel()
+    await asyncio.wait({probe})
+    assert (r.state("a"), r.targets["a"].breaker.admits) == ("half_open", True)
+
+
+@virtual_time
+async def test_what_a_callers_own_options_spoil_does_not_count_against_the_upstream() -> None:
+    r = rig([[fails(Outcome.MALFORMED)]])
+    for _ in range(6):
+        await refused(r, ask(provider_options={"a": {"modalities": ["audio"]}}))
+    assert r.state("a") == "closed"
+    for _ in range(5):
+        await refused(r, ask(provider_options={"other": {"x": 1}}))
+    assert r.state("a") == "open"

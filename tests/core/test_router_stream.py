@@ -447,3 +447,10 @@ async def test_a_continuation_stays_within_the_targets_cap() -> None:
     r = rig([[said("The answer is"), fails(Outcome.UNAVAILABLE)]], [HELLO], overrides=overrides)
     await drain(r, ask(routing=RESUME))
     assert r.providers["b"].calls[0].request.generation.max_output_tokens == 50 - 4
+
+
+@virtual_time
+async def test_a_provider_that_cancels_a_stream_by_itself_has_failed() -> None:
+    r = rig([[asyncio.CancelledError()]], [HELLO], retries=0)
+    events = await drain(r)
+    assert text_of(events) == "Hello"

@@ -76,6 +76,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Python flushes stdout once more on its way out, and would complain there.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.BROKEN_PIPE
+    except UnicodeError:
+        return _fail(ValueError("the input is not UTF-8 text; convert it first"), Exit.INVALID)
     except (ValueError, OSError) as error:
         return _fail(error, Exit.INVALID)
     return Exit.OK

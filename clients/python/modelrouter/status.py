@@ -16,6 +16,7 @@ from modelrouter.errors import (
     BY_CODE,
     BY_REASON,
     FailedAttempt,
+    InvalidRequest,
     ModelRouterError,
     ServerUnreachable,
     StreamInterrupted,
@@ -26,6 +27,13 @@ DOMAIN: Final = "modelrouter"
 _DETAILS_KEY: Final = "grpc-status-details-bin"
 _REQUEST_ID_KEY: Final = "x-request-id"
 _ATTEMPT_WORDS: Final = 4
+
+_TOO_LARGE: Final = "larger than max"
+"""gRPC's own words for a message beyond a limit; the router never sees such a request."""
+_TOO_LARGE_ADVICE: Final = (
+    "A message is larger than the server (max_receive_bytes, 16 MiB unless configured) or this client takes. "
+    "Send less at once: fewer inputs, smaller attachments, a shorter prompt."
+)
 
 _Detail = TypeVar("_Detail", bound=Message)
 
@@ -56,9 +64,11 @@ def from_rpc_error(error: grpc.RpcError, *, target: str, partial: str | None = N
     ours = info is not None and info.domain == DOMAIN
     reason = str(info.reason) if info is not None and ours else ""
     metadata = dict(info.metadata) if info is not None and ours else {}
-    kind = _kind(code, reason, begun=partial is not None)
+    said = failed.details() or ""
+    too_large = not reason and code is grpc.StatusCode.RESOURCE_EXHAUSTED and _TOO_LARGE in said
+    kind = InvalidRequest if too_large else _kind(code, reason, begun=partial is not None)
     return kind(
-        _message(kind, failed.details() or "", target),
+        _TOO_LARGE_ADVICE if too_large else _message(kind, said, target),
         code=code,
         reason=reason,
         metadata=metadata,
