@@ -285,7 +285,11 @@ async def test_a_stream_is_not_retried_once_it_has_begun(kind: str) -> None:
 
 
 async def test_a_message_that_is_too_large_is_refused_with_what_to_do() -> None:
-    async with Upstream() as a, Upstream() as b, serving(two_targets(a, b)) as served:
-        async with modelrouter.AsyncClient(served.target) as client:
-            with pytest.raises(modelrouter.InvalidRequest, match="max_receive_bytes"):
-                await client.chat("x" * 17_000_000, model="chat")
+    async with (
+        Upstream() as a,
+        Upstream() as b,
+        serving(two_targets(a, b)) as served,
+        modelrouter.AsyncClient(served.target) as client,
+    ):
+        with pytest.raises(modelrouter.InvalidRequest, match="max_receive_bytes"):
+            await client.chat("x" * 17_000_000, model="chat")
