@@ -53,7 +53,7 @@ RESCUED = [
     Case("context", lambda mock: mock.context_overflow(), "b1"),
     Case("400", lambda mock: mock.fail(400), None),
     Case("422", lambda mock: mock.fail(422), None),
-    Case("silence", lambda mock: mock.delay(1.5), "b1"),
+    Case("silence", lambda mock: mock.delay(1), "b1"),
     Case("slow first token", lambda mock: mock.slow_first_token(20), "b1", ways=("stream",)),
     Case("cut", lambda mock: mock.disconnect(after_chunks=4), "b1", ("gave_up",), ("stream",)),
     Case("stall", lambda mock: mock.stall(after_chunks=4), "b1", ways=("stream",)),
@@ -98,7 +98,7 @@ def keys_of(mock: LLMock, wire: Wire) -> str:
 
 @asynccontextmanager
 async def router(primary: str, fallback: str) -> AsyncIterator[tuple[Served, AsyncClient]]:
-    quick = ", timeouts: {first_token: 1s, idle: 1s, unary: 1s}, health_check: null"
+    quick = ", timeouts: {first_token: 0.6s, idle: 0.6s, unary: 0.6s}, health_check: null"
     text = f"""
         providers:
           a: {{{primary}{quick}}}
