@@ -35,7 +35,7 @@ NUMBERS = [
     ("draining", f"A grace under {2 * server._LAST_WORDS:.0f} s gives its second half"),
     ("errors", f"at most {journey._BACKOFF} s, doubling to {journey._LONGEST_BACKOFF:.0f} s"),
     ("errors", f"{cooldown._FIRST_WAIT:.0f} s, doubling to {cooldown._LONGEST_WAIT:.0f} s"),
-    ("errors", f"after {cooldown.BENCH_LIMIT:.0f} s without a word"),
+    ("errors", f"that comes by itself, at most {cooldown.BENCH_LIMIT:.0f} s"),
     ("errors", f"it ran less than {deadline._FAIR_TRIAL:.0f} s"),
     ("errors", f"where that is over {status._PUSHBACK_CAP:.0f} s"),
     ("failover", f"less {deadline._MARGIN * 100:.0f} % (at most {deadline._MARGIN * 1000:.0f} ms)"),
