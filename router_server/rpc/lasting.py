@@ -1,9 +1,10 @@
 """A gRPC server that serves again after it ended by itself.
 
 grpc.aio decodes the name of a method that it does not know as UTF-8, in the one task that takes calls in:
-where the bytes are none, that task ends, and the server with it, while the process goes on. No interceptor
-sees such a call and no option refuses it, so a server that was not told to stop is made anew, at the same
-address. The calls that were running are lost.
+where the bytes are none, that task ends, and with it the server, while the process goes on. No interceptor
+sees such a call and no option refuses it. So a server that was not told to stop is replaced by a new one at
+the same address, within a moment; calls that come in that moment are lost, those that the old one answers
+go on to their end.
 
 Refuses to know what is served.
 """
@@ -22,8 +23,11 @@ from router_server.rpc.binding import BindError, bind
 
 _log = logging.getLogger(__name__)
 
-_RETRY: Final = 0.1
-"""Seconds between two tries to take the address again: the old server lets go of it a moment later."""
+_LOOK: Final = 0.1
+"""Seconds between two looks at whether the server still takes calls: grpc.aio tells nobody of its end."""
+
+_LONGEST: Final = 3_600.0
+"""Seconds that the calls of a replaced server may take; the router's own deadlines end them before."""
 
 
 class LastingServer:
@@ -39,8 +43,8 @@ class LastingServer:
         self._address = address
         self._credentials: grpc.ServerCredentials | None = None
         self._server = build()
-        self._stopping = False
-        self._renewing: asyncio.Task[None] | None = None
+        self._ended: dict[asyncio.Task[None], aio.Server] = {}
+        self._watching: asyncio.Task[None] | None = None
 
     def bind(self, credentials: grpc.ServerCredentials | None) -> int:
         """Take the address and return its port, 0 for a socket file; without credentials it is plaintext.
@@ -57,34 +61,38 @@ class LastingServer:
     async def start(self) -> None:
         """Serve."""
         await self._server.start()
-        asyncio.ensure_future(self._server.wait_for_termination()).add_done_callback(self._ended)
+        self._watching = asyncio.create_task(self._watch(), name="watch the server")
 
     async def stop(self, grace: float | None) -> None:
         """Stop as `aio.Server.stop` does, for good."""
-        self._stopping = True
-        if self._renewing is not None:
-            self._renewing.cancel()
-        await self._server.stop(grace)
+        if self._watching is not None:
+            self._watching.cancel()
+        await asyncio.gather(*(server.stop(grace) for server in (self._server, *self._ended.values())))
 
-    def _ended(self, ending: asyncio.Future[bool]) -> None:
-        if self._stopping or ending.cancelled():
-            return
-        _log.critical(
-            "The server on %s ended by itself and is made anew; the calls that ran are lost.",
-            self._address,
-            exc_info=ending.exception(),
-        )
-        self._renewing = asyncio.create_task(self._serve_again(), name="serve again")
+    async def _watch(self) -> None:
+        while True:
+            if not await self._serves():
+                await self._replace()
 
-    async def _serve_again(self) -> None:
-        server = self._build()
+    async def _serves(self) -> bool:
+        """Return after a while whether the server still takes calls."""
+        try:
+            return await self._server.wait_for_termination(timeout=_LOOK)
+        except Exception:  # noqa: BLE001 - whatever ended it
+            _log.critical("The server on %s ended by itself and is replaced.", self._address, exc_info=True)
+            return False
+
+    async def _replace(self) -> None:
+        ending = asyncio.create_task(self._server.stop(_LONGEST), name="end of a replaced server")
+        self._ended[ending] = self._server
+        ending.add_done_callback(self._ended.pop)
+        self._server = self._build()
         while True:
             try:
-                bind(server, self._address, self._credentials)
+                bind(self._server, self._address, self._credentials)
             except BindError as error:
                 _log.critical("%s", error)
-                await asyncio.sleep(_RETRY)
+                await asyncio.sleep(_LOOK)
             else:
                 break
-        self._server = server
-        await self.start()
+        await self._server.start()
