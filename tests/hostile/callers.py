@@ -29,12 +29,15 @@ CONFIGURATION = """
     providers:
       prompt: {kind: static, content: served}
       slow: {kind: mock, latency: 30s, max_concurrency: 8, max_queue: 8}
+      words: {kind: mock, reply: one two three four, tokens_per_second: 2}
     targets:
       prompt: {provider: prompt, model: model-p}
       slow: {provider: slow, model: model-s}
+      words: {provider: words, model: model-w}
     routes:
       chat: {targets: [prompt]}
       slow: {targets: [slow]}
+      words: {targets: [words]}
     telemetry: {log: {format: json, level: info}}
 """
 
@@ -42,10 +45,10 @@ CONFIGURATION = """
 @asynccontextmanager
 async def stage(folder: Path) -> AsyncIterator[ServerProcess]:
     """Serve; at the end fail where a call met a bug of the router."""
-    async with served(folder, CONFIGURATION) as server:
+    async with served(folder, CONFIGURATION, server="drain_delay: 0s") as server:
         await server.stub.Chat(chat())
         yield server
-        assert server.process.returncode is None, server.stderr
+        assert not server.process.returncode, server.stderr
         assert "failed, request id" not in server.stderr, server.stderr[-4_000:]
 
 

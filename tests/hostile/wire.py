@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Self
@@ -13,6 +13,7 @@ import h2.config
 import h2.connection
 import h2.events
 import h2.exceptions
+from hyperframe.frame import Frame
 
 Headers = Iterable[tuple[bytes, bytes]]
 
@@ -128,6 +129,13 @@ class Wire:
                         return "http " + headers[b":status"].decode()
             if not await self.read():
                 return "closed"
+
+    async def frames(self) -> AsyncGenerator[Frame, None]:
+        """Yield what the server says, past `h2`: for streams that it was not told of."""
+        while True:
+            frame, length = Frame.parse_frame_header(memoryview(await self.reader.readexactly(9)))
+            frame.parse_body(memoryview(await self.reader.readexactly(length)))
+            yield frame
 
     async def closed(self) -> None:
         """Wait until the server has closed."""
