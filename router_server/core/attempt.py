@@ -227,7 +227,8 @@ class Attempt:
         first = self.measures.first_token_at is None
         self.measures.saw_token(self.call.clock())
         if first and self._place is not None:
-            self._place.began(self.target.pace, self.measures.time_to_first_token or 0.0)
+            seconds = self.measures.time_to_first_token or 0.0
+            self._place.began(self.target.pace, self.call.prompt_tokens, seconds)
 
     def _cancelled(self) -> UpstreamError:
         if not self._lost:

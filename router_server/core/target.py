@@ -9,7 +9,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from router_server.core.adaptive import Adaptive, Pace
+from router_server.core.adaptive import Adaptive
 from router_server.core.breaker import Breaker, BreakerSettings, BreakerState
 from router_server.core.cooldown import Cooldown
 from router_server.core.deadline import Timeouts
@@ -17,6 +17,7 @@ from router_server.core.errors import Outcome
 from router_server.core.hedge import Hedging
 from router_server.core.latency import Latencies
 from router_server.core.limiter import Gate, Limiter
+from router_server.core.pace import Pace
 from router_server.core.plan import Candidate, Strategy, ordered
 from router_server.core.provider import Capability, Provider
 from router_server.core.types import Operation, StreamRecovery, Usage
