@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tests.faults.faults import whole
 from tests.faults.running import Report, report
@@ -26,10 +26,11 @@ _OWN = 2.0
 
 @dataclass(frozen=True)
 class Down:
-    """A way of being down: how it begins, and how it ends."""
+    """A way of being down: how it begins, how it ends, and whether active checks may tell of it."""
 
     begin: Callable[[Stage], Awaitable[None]]
     end: Callable[[Stage], Awaitable[None]]
+    checks: bool = True
 
 
 async def _refuse(made: Stage) -> None:
@@ -51,13 +52,14 @@ async def _answer(made: Stage) -> None:
 DOWN: Mapping[str, Down] = {
     "connections are refused": Down(_refuse, _listen),
     "503, while its checks pass": Down(_answer_503, _answer),
+    "503, without checks": Down(_answer_503, _answer, checks=False),
 }
 
 
 async def flap(wire: Wire, timers: Timers, down: str, way: str = "stream") -> Report:
     """Let the primary be down ``down`` for its minute, and call all the while and until it is back in use."""
     scale = timers.scale
-    async with stage(wire, timers) as made:
+    async with stage(wire, replace(timers, checks=DOWN[down].checks)) as made:
         await DOWN[down].begin(made)
         began = time.monotonic()
         recovery = asyncio.create_task(_recover(made, down, _DOWN * scale))

@@ -25,9 +25,13 @@ OF_PRIMARY, OF_SAME, OF_FALLBACK = said("primary"), said("same"), said("fallback
 
 @dataclass(frozen=True)
 class Timers:
-    """The defaults of the configuration, all of them multiplied by ``scale``; seconds."""
+    """The defaults of the configuration, all of them multiplied by ``scale``; seconds.
+
+    ``checks``: providers are actively checked.
+    """
 
     scale: float = 1.0
+    checks: bool = True
 
     @property
     def upstream(self) -> Timeouts:
@@ -44,14 +48,15 @@ class Timers:
     def provider_keys(self) -> str:
         """The keys that make a provider so; none where they are the defaults."""
         if self.scale == 1.0:
-            return ""
+            return "" if self.checks else ", health_check: null"
         limits, breaker = self.upstream, BreakerSettings()
         times = ", ".join(f"{name}: {getattr(limits, name):.3f}s" for name in Timeouts.__slots__)
         first, longest = self.scale * breaker.open, self.scale * breaker.open_max
+        check = f"{{interval: {self.check_interval:.3f}s, timeout: 2s}}" if self.checks else "null"
         return (
             f", timeouts: {{{times}}}"
             f", breaker: {{open: {first:.3f}s, open_max: {longest:.3f}s}}"
-            f", health_check: {{interval: {self.check_interval:.3f}s, timeout: 2s}}"
+            f", health_check: {check}"
         )
 
     @property
