@@ -62,7 +62,8 @@ class EventParser:
             whole = b"".join(self._line)
             self._line.clear()
             self._line_bytes = 0
-        self._skip_lf = whole.endswith(b"\r")
+        # Only of a CR at the very end of what has come can the LF still be on its way.
+        self._skip_lf = chunk.endswith(b"\r")
         self._keep(chunk[end:])
         return self._take(whole)
 
