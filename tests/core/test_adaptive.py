@@ -84,6 +84,20 @@ def test_one_place_more_for_each_round_trip_in_full_use() -> None:
     assert seen == [7, 8, 9, 10]
 
 
+def test_what_went_well_before_a_refusal_earns_nothing_after_it() -> None:
+    provider = Provider()
+    for _ in range(6):
+        provider.round_trip(Outcome.RATE_LIMITED)
+    for _ in range(5):
+        provider.full().ended(Outcome.OK)
+    provider.clock.now += 1.0
+    provider.round_trip(Outcome.RATE_LIMITED)
+    assert provider.limit == 4
+    for _ in range(3):
+        provider.full().ended(Outcome.OK)
+    assert provider.limit == 4
+
+
 def test_places_that_nobody_takes_are_no_reason_for_more() -> None:
     provider = Provider()
     provider.round_trip(Outcome.RATE_LIMITED)
@@ -253,6 +267,20 @@ async def test_late_first_tokens_through_the_router_lower_the_limit() -> None:
         await asyncio.gather(*(stream() for _ in range(10)))
     assert r.upstreams["a"].limiter.max_concurrency == 9
     assert r.idle
+
+
+@virtual_time
+async def test_a_long_answer_is_one_first_token() -> None:
+    r = rig([[0.1, *HELLO]], adaptive=4, limits=Limits(10))
+    for _ in range(200):
+        await collect(r.router.stream(ask(), invocation()))
+        await asyncio.sleep(1.0)
+    r.providers["a"].scripts = [[0.5, *[said("word ")] * 100, done()]]
+    holders = [asyncio.create_task(r.upstreams["a"].limiter.acquire(Gate())) for _ in range(9)]
+    await collect(r.router.stream(ask(), invocation()))
+    assert r.upstreams["a"].limiter.max_concurrency == 10
+    for holder in holders:
+        (await holder).release()
 
 
 @virtual_time

@@ -106,6 +106,16 @@ async def test_waiting_has_an_end() -> None:
 
 
 @virtual_time
+async def test_who_has_no_time_to_wait_is_refused_without_queueing() -> None:
+    full = limiter(max_concurrency=1)
+    held = await full.acquire(Gate(), max_wait=0.0)
+    with pytest.raises(UpstreamError) as caught:
+        full.acquire(Gate(), max_wait=0.0).send(None)
+    assert (caught.value.outcome, caught.value.reason) == (Outcome.SATURATED, "queue_timeout")
+    held.release()
+
+
+@virtual_time
 async def test_a_gate_holds_its_own_target_back_and_nobody_else() -> None:
     shared = limiter(max_concurrency=2)
     narrow, wide = Gate(1), Gate()

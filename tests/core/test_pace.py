@@ -56,6 +56,16 @@ def test_a_round_is_late_where_most_of_it_is(slow: int, late: bool) -> None:
     assert traffic.rounds(1, *kinds) == [late]
 
 
+@pytest.mark.parametrize(("places", "ends_after"), [(4, 20), (20, 20), (40, 40)])
+def test_a_round_is_one_token_for_each_place_and_twenty_at_least(places: int, ends_after: int) -> None:
+    traffic = Traffic()
+    traffic.rounds(5, (100, 0.5))
+    pace = Pace(lambda: 0.0)
+    pace._usual = traffic.pace._usual
+    late = [pace.slow(100, 5.0, places) for _ in range(80)]
+    assert next(number for number, is_late in enumerate(late, 1) if is_late) == ends_after
+
+
 def test_long_prompts_are_no_overload() -> None:
     traffic = Traffic()
     traffic.rounds(60, (100, 0.2), (8_000, 4.0))
