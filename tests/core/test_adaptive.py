@@ -72,6 +72,12 @@ def test_a_burst_of_refusals_is_one_decrease_and_the_next_round_another() -> Non
     assert seen == [44, 30, 21, 14, 9, 6, 4, 4]
 
 
+def test_the_least_is_never_more_than_what_is_configured() -> None:
+    provider = Provider(most=2, least=4)
+    provider.round_trip(Outcome.RATE_LIMITED)
+    assert provider.limit == 2
+
+
 def test_one_place_more_for_each_round_trip_in_full_use() -> None:
     provider = Provider()
     for _ in range(6):
