@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from textwrap import dedent
@@ -203,3 +203,10 @@ async def soon(true: Callable[[], bool], within: float = 2.0) -> bool:
     while not true() and time.monotonic() < end:  # noqa: ASYNC110 - what is waited for has no event
         await asyncio.sleep(0.005)
     return true()
+
+
+async def together(*runs: Coroutine[Any, Any, None]) -> None:
+    """Run all at once; where one fails, the others end with it, and in this test."""
+    async with asyncio.TaskGroup() as group:
+        for run in runs:
+            group.create_task(run)

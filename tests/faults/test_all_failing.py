@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -10,7 +9,17 @@ import pytest
 
 from modelrouter import AsyncClient
 from tests.faults.faults import RESET, SILENCE, cut, ended, filtered, garbled, stalled, whole
-from tests.faults.stage import OF_FALLBACK, OF_PRIMARY, OF_SAME, SHORT, Told, complaints_about, stage, told
+from tests.faults.stage import (
+    OF_FALLBACK,
+    OF_PRIMARY,
+    OF_SAME,
+    SHORT,
+    Told,
+    complaints_about,
+    stage,
+    together,
+    told,
+)
 from tests.faults.wires import GEMINI, OPENAI, Said, Wire, events
 from tests.upstream import Reply
 
@@ -207,9 +216,9 @@ def _without_repeats(attempts: Sequence[str]) -> tuple[str, ...]:
 
 @pytest.mark.parametrize("case", BEFORE, ids=str)
 async def test_before_the_first_token(case: Case) -> None:
-    await asyncio.gather(*(run(case, wire, way) for wire in (OPENAI, GEMINI) for way in ("stream", "unary")))
+    await together(*(run(case, wire, way) for wire in (OPENAI, GEMINI) for way in ("stream", "unary")))
 
 
 @pytest.mark.parametrize("case", MIDWAY, ids=str)
 async def test_after_it(case: Case) -> None:
-    await asyncio.gather(*(run(case, wire, "stream") for wire in (OPENAI, GEMINI)))
+    await together(*(run(case, wire, "stream") for wire in (OPENAI, GEMINI)))

@@ -16,7 +16,7 @@ from tests.e2e.phases import Passed, until
 from tests.e2e.serving import Served, serving
 from tests.e2e.test_caller_errors import deaf_port
 from tests.faults.faults import cut, whole
-from tests.faults.stage import OF_FALLBACK, OF_PRIMARY, complaints_about, told
+from tests.faults.stage import OF_FALLBACK, OF_PRIMARY, complaints_about, together, told
 from tests.faults.wires import GEMINI, OPENAI, Wire, events, provider_keys
 from tests.upstream import SSE_HEAD, End, Reply, Upstream, event
 
@@ -181,7 +181,7 @@ async def assert_well(it: Scene, way: str) -> None:
 @pytest.mark.parametrize("phase", PHASES, ids=lambda phase: phase.name)
 async def test_the_deadline_passes_in_the_fallback(phase: Phase) -> None:
     calls = [_until_the_deadline(phase, way, wire) for way in phase.ways for wire in (OPENAI, GEMINI)]
-    await asyncio.gather(*calls)
+    await together(*calls)
 
 
 async def _until_the_deadline(phase: Phase, way: str, wire: Wire) -> None:
@@ -263,7 +263,7 @@ async def test_before_a_drain_begins_in_earnest_faults_are_rescued_as_ever(way: 
 
 @pytest.mark.parametrize("phase", PHASES[2:5] + PHASES[6:], ids=lambda phase: phase.name)
 async def test_a_drain_that_runs_out_in_the_fallback_says_so(phase: Phase) -> None:
-    await asyncio.gather(_drained_in(phase, OPENAI), _drained_in(phase, GEMINI))
+    await together(_drained_in(phase, OPENAI), _drained_in(phase, GEMINI))
 
 
 async def _drained_in(phase: Phase, wire: Wire) -> None:

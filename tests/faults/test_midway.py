@@ -17,7 +17,7 @@ import pytest
 from modelrouter import Answer
 from tests.faults.faults import broken_off, ended
 from tests.faults.kinds import KINDS, Kind, Whole
-from tests.faults.stage import TRUE, Stage, Told, stage, told
+from tests.faults.stage import TRUE, Stage, Told, stage, together, told
 from tests.faults.wires import GEMINI, OPENAI, VLLM, Wire, said
 from tests.upstream import SSE_HEAD, End, Reply, Request, Steps, event, json_reply, sse_reply
 
@@ -122,7 +122,7 @@ async def test_stalled_after_each_event() -> None:
             async with asyncio.timeout(1):
                 await asyncio.gather(*(connection.closed.wait() for connection in stalled))
 
-    await asyncio.gather(stalling(OPENAI), stalling(GEMINI))
+    await together(stalling(OPENAI), stalling(GEMINI))
 
 
 TEXT = said("word", 12)
