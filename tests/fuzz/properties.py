@@ -6,6 +6,7 @@ Nothing here knows who makes the bytes up: Hypothesis in `make test`, atheris fo
 from __future__ import annotations
 
 import contextlib
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final, Protocol
 
@@ -37,6 +38,8 @@ def sse(data: bytes) -> None:
     """However a stream is cut, it has the same events, or is refused; the first byte says where to cut."""
     size = data[0] % 16 + 1 if data else 1
     stream = data[1:]
+    while stream.startswith(BOM_UTF8):  # it counts against the limit where it comes in pieces
+        stream = stream.removeprefix(BOM_UTF8)
     cut = [stream[at : at + size] for at in range(0, len(stream), size)]
     whole = _events([stream])
     assert _events(cut) == whole
