@@ -16,6 +16,9 @@ from router_server.core.types import Delta
 LIMIT = 256 * 1024
 """Bytes of one stream that may be buffered."""
 
+TAKEN = 64 * 1024
+"""Bytes that leave at once: what has left is buffered a second time on its way to the caller."""
+
 _OVERHEAD = 64
 """Bytes that a delta costs beside its text, so that a million empty ones are bounded too."""
 
@@ -102,19 +105,31 @@ class Outbox:
             return
 
     def take(self) -> list[StreamEvent]:
-        """Return what is buffered, merged; empty: the stream is over.
+        """Return what is buffered, or the first 64 KiB of it, merged; empty: the stream is over.
 
         Raises:
             BaseException: what the outbox was closed with, after everything was taken.
         """
-        events, self._events, self._size = self._events, [], 0
+        events = self._first()
         self._room.set()
-        if not self._closed:
+        if not self._closed and not self._events:
             self._filled.clear()
             self._hurry.clear()
         if not events and self._error is not None:
             raise self._error
         return _merged(events)
+
+    def _first(self) -> list[StreamEvent]:
+        events = self._events
+        if self._size <= TAKEN:
+            self._events, self._size = [], 0
+            return events
+        size = count = 0
+        while count < len(events) and size < TAKEN:
+            size += _size(events[count])
+            count += 1
+        self._events, self._size = events[count:], self._size - size
+        return events[:count]
 
 
 def _size(event: StreamEvent) -> int:

@@ -21,6 +21,10 @@ _FAREWELL_SECONDS: Final = 0.1
 two usually come in one packet, or in two that follow each other."""
 
 
+_READ_BYTES: Final = 64 * 1024
+"""Of a stream at once: what an upstream sent in one burst must not all be held twice by a slow reader."""
+
+
 class AbruptResponse(aiohttp.ClientResponse):
     """A response whose connection ends the moment that it is given up, with headers or still without.
 
@@ -65,14 +69,14 @@ class Exchange:
         return self._response.content_type == "application/json"
 
     async def read(self) -> bytes:
-        """Return all that has arrived since the last read, waiting if that is nothing; b"" at the end.
+        """Return what has arrived since the last read, 64 KiB at most, waiting for it; b"" at the end.
 
         Raises:
             UpstreamError: the body broke off, or its compression is broken.
         """
         content = self._response.content
         try:
-            while not (chunk := await content.readany()):
+            while not (chunk := await content.read(_READ_BYTES)):
                 if content.at_eof():
                     return b""
         except (aiohttp.ClientError, OSError) as error:
