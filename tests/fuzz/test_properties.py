@@ -47,7 +47,7 @@ def test_answers_are_read_or_refused(data: bytes) -> None:
     properties.answers(data)
 
 
-@few
+@settings(few, max_examples=50)
 @given(damaged("config"))
 def test_configurations_are_taken_or_their_mistakes_told(data: bytes) -> None:
     properties.config(data)

@@ -13,7 +13,7 @@ import pytest_asyncio
 from modelrouter.v1 import common_pb2
 from tests.e2e.process import ServerProcess, served
 from tests.e2e.serving import chat, events_of, text_of
-from tests.hostile.upstreams import GEMINI, MIB, OPENAI, Hostility, answers, bodies, heads, streams
+from tests.hostile.upstreams import GEMINI, MIB, OPENAI, Hostility, answers, bodies, heads, nested, streams
 from tests.upstream import End, Upstream, head
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -85,10 +85,10 @@ async def bounded(server: ServerProcess, mebibytes: int) -> AsyncIterator[None]:
 
 
 def every() -> Iterator[tuple[str, Hostility]]:
-    """Yield each case with the route to hear it on; what comes before a body is read by one HTTP client."""
-    yield from (("openai", hostility) for hostility in heads())
+    """Yield each case with the route to hear it on; heads and bodies are read by one client for all kinds."""
+    yield from (("openai", hostility) for hostility in (*heads(), *bodies()))
     for route, shape in (("openai", OPENAI), ("gemini", GEMINI)):
-        yield from ((route, hostility) for hostility in (*bodies(), *streams(), *answers(shape)))
+        yield from ((route, hostility) for hostility in (*streams(), *nested(), *answers(shape)))
 
 
 async def rescued(scene: Scene, route: str, *, stream: bool) -> common_pb2.RouteInfo:

@@ -123,6 +123,10 @@ def bodies() -> Iterator[Hostility]:
         "a web page", reply(b"<!doctype html><title>Log in</title>", 200, {"Content-Type": "text/html"})
     )
     yield Hostility("nothing", reply(b""))
+
+
+def nested() -> Iterator[Hostility]:
+    """Yield JSON that is too deep for any stack, and what is no text."""
     yield Hostility("no UTF-8", reply(b'{"model": "\xff\xfe"}'))
     for deep in (b"[" * 100_000 + b"]" * 100_000, b'{"a":' * 100_000 + b"1" + b"}" * 100_000):
         yield Hostility("nested 100,000 deep", reply(b'{"x": ' + deep + b"}"))

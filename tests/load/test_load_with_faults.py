@@ -182,7 +182,7 @@ async def staged(folder: Path) -> AsyncIterator[Stage]:
 
 @pytest.mark.parametrize(
     ("at_once", "seconds"),
-    [(60, 3), pytest.param(300, 60, marks=[pytest.mark.soak, pytest.mark.timeout(300)])],
+    [(60, 2), pytest.param(300, 60, marks=[pytest.mark.soak, pytest.mark.timeout(300)])],
 )
 async def test_nothing_is_lost_and_nothing_is_left(at_once: int, seconds: float, tmp_path: Path) -> None:
     async with staged(tmp_path) as stage:

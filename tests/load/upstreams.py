@@ -110,6 +110,7 @@ class Watched:
     def __init__(self, upstream: Upstream, choose: Callable[[Request], Reply]) -> None:
         self.upstream = upstream
         self.busy = 0
+        self.sent = 0
         self._choose = choose
         upstream.always(self._reply)
         upstream.on(OPENAI.health_path, json_reply({"object": "list", "data": []}))
@@ -118,13 +119,14 @@ class Watched:
         """Return what is open and in use, and forget what is not."""
         gc.collect()  # ends the replies that broke off: what broke them holds them, and they it
         self.upstream.connections[:] = [one for one in self.upstream.connections if not one.closed.is_set()]
-        return {"open": len(self.upstream.connections), "busy": self.busy}
+        return {"open": len(self.upstream.connections), "busy": self.busy, "sent": self.sent}
 
     def _reply(self, request: Request) -> Iterator[Step]:
         if len(self.upstream.requests) > _KEPT:
             self.upstream.requests.clear()
         chosen = self._choose(request)
         self.busy += 1
+        self.sent += 1
         try:
             yield from chosen(request) if callable(chosen) else chosen
         finally:
