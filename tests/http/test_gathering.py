@@ -55,6 +55,7 @@ async def values(workers: WorkerMetrics) -> Mapping[str, float]:
 async def test_the_sum_comes_from_the_workers_that_answer(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.WARNING, logger="router_server.http.gathering")
     text = WORKER.format(attempts=2, inflight=1)
     async with (
         serving(Worker(tmp_path / "one", text)) as one,

@@ -196,7 +196,8 @@ async def test_nothing_is_lost_and_nothing_is_left(at_once: int, seconds: float,
         assert after["tasks"] <= before["tasks"], told
         assert after["outboxes"] == [], told
         assert all(one["open"] <= PERMITS + 1 for one in open_after.values()), told
-        assert own_files(after, open_after) <= own_files(before, open_before) + CLIENTS, told
+        # What the upstream has closed lately may still be open in the pool, as many as were ever in use.
+        assert own_files(after, open_after) <= own_files(before, open_before) + CLIENTS + PERMITS, told
         assert after["rss"] - before["rss"] < GROWTH, told
 
         await stage.upstreams.ask("calm")
