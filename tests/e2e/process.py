@@ -21,6 +21,7 @@ from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from modelrouter.v1 import service_pb2_grpc
+from tests.secrecy import must_not_show
 
 _START = 30.0
 """Seconds that a start may take on a busy machine."""
@@ -118,6 +119,7 @@ async def served(
         if process.returncode is None:
             process.kill()
         await process.wait()
+        must_not_show("a server's output", *((folder / name).read_bytes() for name in ("stdout", "stderr")))
 
 
 async def _until_ready(server: ServerProcess) -> None:

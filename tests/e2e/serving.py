@@ -17,6 +17,7 @@ from modelrouter.v1 import chat_pb2, service_pb2_grpc
 from router_server.app import Running, running
 from router_server.config.loading import read
 from router_server.core.limiter import Limiter
+from tests.secrecy import must_not_show
 from tests.upstream import Upstream
 
 CHAT_PATH = "/v1/chat/completions"
@@ -56,6 +57,7 @@ async def serving(text: str, env: Mapping[str, str] | None = None) -> AsyncItera
         target = f"127.0.0.1:{server.rpc.port}"
         async with aio.insecure_channel(target, options=[("grpc.enable_retries", 0)]) as channel:
             yield Served(server, target, service_pb2_grpc.ModelRouterServiceStub(channel))
+        must_not_show("a running server", config, server, *server.assembly.upstreams.values())
 
 
 def two_targets(a: Upstream, b: Upstream, *, extra: str = "", recovery: str = "none") -> str:
@@ -63,8 +65,8 @@ def two_targets(a: Upstream, b: Upstream, *, extra: str = "", recovery: str = "n
     quick = "timeouts: {connect: 1s, first_token: 1s, idle: 1s, unary: 1s}, health_check: null"
     return dedent(f"""
         providers:
-          a: {{kind: openai, api_key: key-a, base_url: "{a.base_url}", {quick}{extra}}}
-          b: {{kind: openai, api_key: key-b, base_url: "{b.base_url}", {quick}}}
+          a: {{kind: openai, api_key: very-secret-a, base_url: "{a.base_url}", {quick}{extra}}}
+          b: {{kind: openai, api_key: very-secret-b, base_url: "{b.base_url}", {quick}}}
         targets:
           a1: {{provider: a, model: model-a}}
           b1: {{provider: b, model: model-b}}
@@ -149,6 +151,7 @@ def failure_of(error: aio.AioRpcError) -> Failure:
     """Return what the rich status of ``error`` says."""
     pairs: Any = error.trailing_metadata() or ()
     trailers = dict(pairs)
+    must_not_show("a refusal", error, *pairs)
     status = status_pb2.Status.FromString(trailers["grpc-status-details-bin"])
     details = []
     for packed in status.details:

@@ -157,9 +157,9 @@ async def test_every_target_failed() -> None:
     ("status", "reason"), [(401, "UPSTREAM_AUTH_FAILED"), (404, "UPSTREAM_MODEL_MISSING")]
 )
 async def test_what_only_our_operators_can_mend(status: int, reason: str) -> None:
-    failure = await failing(refusal(status, message="key-a is wrong"), refusal(status))
+    failure = await failing(refusal(status, message="very-secret-a is wrong"), refusal(status))
     assert (failure.code, failure.reason, failure.pushback) == ("INTERNAL", reason, "-1")
-    assert "key-a is wrong" not in repr(failure)
+    assert "very-secret-a is wrong" not in repr(failure)
 
 
 async def test_a_broken_stream_is_aborted_with_its_partial_usage() -> None:

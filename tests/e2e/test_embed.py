@@ -136,7 +136,12 @@ async def test_all_or_nothing() -> None:
 def gemini(a: Upstream) -> str:
     return f"""
         providers:
-          g: {{kind: gemini, api_key: key-g, base_url: "{a.root_url}/v1beta", retries: 0, health_check: null}}
+          g:
+            kind: gemini
+            api_key: very-secret-g
+            base_url: {a.root_url}/v1beta
+            retries: 0
+            health_check: null
         targets:
           g1: {{provider: g, model: gemini-embedding-001}}
         routes:

@@ -45,7 +45,7 @@ def configuration(upstream: Upstream) -> str:
         providers:
           a:
             kind: openai
-            api_key: key-a
+            api_key: very-secret-a
             base_url: {upstream.base_url}
             health_check: null
             max_concurrency: {PERMITS}

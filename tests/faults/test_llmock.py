@@ -93,7 +93,7 @@ def cases(of: list[Case]) -> pytest.MarkDecorator:
 
 def keys_of(mock: LLMock, wire: Wire) -> str:
     base = mock.base_url("openai") if wire is OPENAI else f"{mock.base_url('gemini')}/v1beta"
-    return f'kind: {wire.kind}, api_key: key-of-a-test, base_url: "{base}"'
+    return f'kind: {wire.kind}, api_key: very-secret-key, base_url: "{base}"'
 
 
 @asynccontextmanager

@@ -78,7 +78,7 @@ class Wire(Protocol):
 
 def provider_keys(wire: Wire, upstream: Upstream) -> str:
     """Return the keys of a provider that is this upstream."""
-    return f'kind: {wire.kind}, api_key: key-of-a-test, base_url: "{upstream.base_url}"'
+    return f'kind: {wire.kind}, api_key: very-secret-key, base_url: "{upstream.base_url}"'
 
 
 def events(wire: Wire, answer: Said) -> list[Any]:

@@ -55,12 +55,12 @@ def reply(request: Request) -> Steps:
 
 
 def configuration(upstream: Upstream) -> str:
-    able = "capabilities: {chat: true, embed: true}"
+    able, unchecked = "capabilities: {chat: true, embed: true}", "health_check: null"
     return f"""
         providers:
-          o: {{kind: openai, api_key: key-o, base_url: "{upstream.base_url}", health_check: null}}
-          v: {{kind: vllm, base_url: "{upstream.base_url}", health_check: null}}
-          g: {{kind: gemini, api_key: key-g, base_url: "{upstream.root_url}/v1beta", health_check: null}}
+          o: {{kind: openai, api_key: very-secret-o, base_url: "{upstream.base_url}", {unchecked}}}
+          v: {{kind: vllm, base_url: "{upstream.base_url}", {unchecked}}}
+          g: {{kind: gemini, api_key: very-secret-g, base_url: "{upstream.root_url}/v1beta", {unchecked}}}
         targets:
           o: {{provider: o, model: model-o, {able}}}
           v: {{provider: v, model: model-v, {able}}}

@@ -30,8 +30,8 @@ def parts(upstream: Upstream) -> str:
     common = "breaker: {failure_threshold: 100000, min_calls: 100000}, retries: 0, health_check: null"
     return f"""
         providers:
-          o: {{kind: openai, api_key: key-o, base_url: "{upstream.base_url}", {common}}}
-          g: {{kind: gemini, api_key: key-g, base_url: "{upstream.root_url}/v1beta", {common}}}
+          o: {{kind: openai, api_key: very-secret-o, base_url: "{upstream.base_url}", {common}}}
+          g: {{kind: gemini, api_key: very-secret-g, base_url: "{upstream.root_url}/v1beta", {common}}}
           s: {{kind: static, content: rescued}}
         targets:
           o1: {{provider: o, model: model-o}}

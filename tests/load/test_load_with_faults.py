@@ -47,7 +47,7 @@ server: {{listen: "127.0.0.1:0", http_listen: null}}
 providers:
   unsteady:
     kind: openai
-    api_key: key-u
+    api_key: very-secret-u
     base_url: {urls["unsteady"]}
     timeouts: {{connect: 1s, first_token: 500ms, idle: 500ms, unary: 1s}}
     breaker: {{open: 500ms, open_max: 1s}}
@@ -57,7 +57,7 @@ providers:
     queue_timeout: 20s
   steady:
     kind: openai
-    api_key: key-s
+    api_key: very-secret-s
     base_url: {urls["steady"]}
     health_check: null
     timeouts: {{connect: 20s, first_token: 30s, idle: 30s, unary: 30s}}

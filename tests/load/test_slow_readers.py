@@ -42,7 +42,7 @@ all its copies, 400 KiB that aiohttp has read and not handed on, and what malloc
 
 
 def configuration(url: str) -> str:
-    common = f"kind: openai, api_key: key-q, base_url: {url}, health_check: null"
+    common = f"kind: openai, api_key: very-secret-q, base_url: {url}, health_check: null"
     common += ", max_queue: 400, queue_timeout: 30s"
     return f"""
 server: {{listen: "127.0.0.1:0", http_listen: null}}

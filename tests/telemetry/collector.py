@@ -20,6 +20,8 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
+from tests.secrecy import must_not_show
+
 
 @dataclass
 class Collector:
@@ -72,6 +74,7 @@ async def collector() -> AsyncIterator[Collector]:
         yield received
     finally:
         await runner.cleanup()
+    must_not_show("telemetry", received.everything(), received.headers)
 
 
 def attributes(pairs: Any) -> dict[str, Any]:

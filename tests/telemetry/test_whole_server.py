@@ -32,7 +32,7 @@ async def test_a_failover_from_the_callers_trace_to_the_upstreams(
     otlp: Collector, capsys: pytest.CaptureFixture[str]
 ) -> None:
     async with Upstream() as a, Upstream() as b:
-        a.always(json_reply({"error": {"message": "key-a is overloaded"}}, status=503))
+        a.always(json_reply({"error": {"message": "very-secret-a is overloaded"}}, status=503))
         b.always(sse_reply(pieces("the ", "launch ", "code")))
         async with serving(with_telemetry(two_targets(a, b, extra=", retries: 0"), otlp)) as served:
             async with aio.insecure_channel(served.target) as channel:
@@ -62,7 +62,7 @@ async def test_a_failover_from_the_callers_trace_to_the_upstreams(
     (access,) = [line for line in lines if line["logger"] == "router_server.access"]
     assert (access["request_id"], access["trace_id"], access["code"]) == ("req-7", TRACE, "OK")
     assert (access["route"], access["target"], access["attempts"]) == ("chat", "b1", 2)
-    for unsaid in ("tell me", "launch", "overloaded", "key-a", "key-b"):
+    for unsaid in ("tell me", "launch", "overloaded", "very-secret-a", "very-secret-b"):
         assert unsaid not in log
         assert unsaid not in otlp.everything()
 
