@@ -7,6 +7,7 @@ its speed. Refuses to know chat.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Final
 
 import httpx2
@@ -26,9 +27,13 @@ class ModelList:
     """
 
     def __init__(self, base_url: str, api_key: str, headers: Mapping[str, str]) -> None:
-        # As with calls: no proxy from the environment, no redirect, no second try, and the caller's clock.
+        # As with calls: no proxy of the environment, no redirect, cookie or second try; the caller's clock.
         transport = httpx2.AsyncClient(
-            trust_env=False, follow_redirects=False, timeout=None, verify=base_url.startswith("https:")
+            trust_env=False,
+            follow_redirects=False,
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
+            timeout=None,
+            verify=base_url.startswith("https:"),
         )
         self._client = openai.AsyncOpenAI(
             base_url=base_url,
