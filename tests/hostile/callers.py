@@ -16,10 +16,11 @@ from modelrouter.v1 import service_pb2_grpc
 from tests.e2e.process import ServerProcess, served
 from tests.e2e.serving import chat
 
-PATIENCE = 5.0
+PATIENCE = 1.0
 """Seconds that somebody else's call may take, whatever a hostile caller does.
 
-On a machine that is busy with other things it may take longer, if the server has not worked for half of it.
+On a machine that is busy with other things it may take longer, if the server itself worked for less: the
+time that a hostile call keeps it busy is what others wait for.
 """
 
 LIMIT = 16 * 1024 * 1024
@@ -86,7 +87,7 @@ async def _one_call(server: ServerProcess, stub: Any) -> None:
     took = time.monotonic() - began
     assert answer.message.content[0].text == "served"
     busy = _busy(server) - busy_before
-    assert min(took, 2 * busy) < PATIENCE, f"somebody else's call took {took:.1f} s, {busy:.1f} s of work"
+    assert min(took, busy) < PATIENCE, f"somebody else's call took {took:.1f} s, {busy:.1f} s of work"
 
 
 def _busy(server: ServerProcess) -> float:
