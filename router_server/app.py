@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from router_server.assembly import Assembly, assemble, prepare
+from router_server.config.route_words import route_words
 from router_server.config.secrets import secrets_of
 from router_server.config.tree import Config, ServerConfig
 from router_server.core.observers import fan_out, fan_out_rpc
@@ -88,8 +89,7 @@ def served(config: Config, port: int, http_port: int) -> str:
     address = config.server.listen if not asked.isdigit() else f"{host}:{port}"
     lines = [f"Serving on {address}:"]
     for name, route in config.routes.items():
-        models = ", then ".join(_words(config, target) for target in route.targets)
-        lines.append(f"  {name}: {models}")
+        lines.append(f"  {name}: {route_words(route, lambda target: _words(config, target))}")
     if http_port:
         http_host = (config.server.http_listen or "").rpartition(":")[0]
         lines.append(f"Metrics on http://{http_host}:{http_port}/metrics")
@@ -109,7 +109,7 @@ def _next_command(config: Config, address: str) -> str:
     except ValueError:
         shown = Path(command.name)
     name = next(iter(config.routes))
-    chats = Capability.CHAT in config.capabilities(config.routes[name].targets[0])
+    chats = Capability.CHAT in config.capabilities(config.routes[name].order[0])
     where = "" if address == DEFAULT_ADDRESS else f" --target {address}"
     model = "" if name == "chat" else f" --model {name}"
     question = 'chat "What is the capital of France?"' if chats else 'embed "a cat" "a kitten"'

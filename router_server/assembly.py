@@ -14,15 +14,17 @@ from router_server.core.adaptive import Adaptive
 from router_server.core.breaker import BreakerSettings, BreakerState
 from router_server.core.checks import Checks
 from router_server.core.deadline import Timeouts
-from router_server.core.hedge import Hedging
 from router_server.core.limiter import Limiter, Limits
 from router_server.core.observer import Observer
+from router_server.core.observers import fan_out
 from router_server.core.provider import Surroundings
 from router_server.core.router import Router, RouterSettings, no_direct
+from router_server.core.speeds import SpeedBoard
 from router_server.core.status import TargetSnapshot
 from router_server.core.target import HealthCheck, Route, Target, TargetSettings, Upstream
 from router_server.pricing import cost_function
 from router_server.providers import load_kind
+from router_server.routing import route_of
 
 Clock = Callable[[], float]
 
@@ -84,15 +86,10 @@ def assemble(config: Config, observer: Observer, clock: Clock, *, changed: Calla
         return [t for t in (*targets.values(), *direct.values()) if t.upstream is upstream]
 
     checks = Checks(list(upstreams.values()), targets_of, changed)
-    routes = tuple(
-        Route(
-            name,
-            tuple(targets[target] for target in route.targets),
-            stream_recovery=route.stream_recovery,
-            hedging=None if route.hedge is None else Hedging(route.hedge.after, route.hedge.max_extra),
-        )
-        for name, route in config.routes.items()
-    )
+    speeds = SpeedBoard(clock)
+    if any(route.strategy == "lowest_latency" for route in config.routes.values()):
+        observer = fan_out((observer, speeds))
+    routes = tuple(route_of(name, route, targets, speeds) for name, route in config.routes.items())
     router = Router(
         routes,
         checks,

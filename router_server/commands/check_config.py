@@ -8,6 +8,7 @@ import os
 from router_server.commands.exits import Exit
 from router_server.commands.terminal import name_mistakes, say, warn
 from router_server.config import ConfigError, load, warnings_of
+from router_server.config.route_words import route_words
 
 
 def run(arguments: argparse.Namespace) -> Exit:
@@ -19,6 +20,6 @@ def run(arguments: argparse.Namespace) -> Exit:
     say(f"{arguments.file} is valid. Its routes:")
     width = max(map(len, config.routes))
     for name, route in config.routes.items():
-        say(f"  {name:<{width}}  {', then '.join(route.targets)}")
+        say(f"  {name:<{width}}  {route_words(route)}")
     warn(warnings_of(config))
     return Exit.OK

@@ -7,17 +7,16 @@ from router_server.config.defaults import default_config
 from router_server.config.exposure import warnings_of
 from router_server.config.loading import listening, load, read
 from router_server.config.problems import ConfigError, Problem
+from router_server.config.routes import HedgeConfig, RouteConfig, RouteTarget
 from router_server.config.tree import (
     AdaptiveConfig,
     BreakerConfig,
     Config,
     DeadlineConfig,
     HealthCheckConfig,
-    HedgeConfig,
     LogConfig,
     PriceConfig,
     ProviderConfig,
-    RouteConfig,
     ServerConfig,
     TargetConfig,
     TelemetryConfig,
@@ -39,6 +38,7 @@ __all__ = [
     "Problem",
     "ProviderConfig",
     "RouteConfig",
+    "RouteTarget",
     "ServerConfig",
     "TargetConfig",
     "TelemetryConfig",

@@ -62,6 +62,10 @@ def _rows(model: type[BaseModel], prefix: str, seen: set[type[BaseModel]]) -> It
         if get_origin(field.annotation) is dict and inner:
             yield from _rows(inner, f"{key}.NAME.", seen)
             continue
+        if get_origin(field.annotation) is tuple and inner:
+            yield _row(key, _default(field), field.description or "")
+            yield from _rows(inner, f"{key}[].", seen)
+            continue
         if inner is None or inner in seen or field.get_default(call_default_factory=True) is None:
             yield _row(key, _default(field), field.description or "")
         elif type(None) in get_args(field.annotation):

@@ -16,12 +16,12 @@ from pydantic import BaseModel, ValidationError
 
 from router_server.config import references
 from router_server.config.problems import ConfigError, Finding, KeyPath, Problem, dotted
+from router_server.config.routes import RouteConfig
 from router_server.config.source import Document, UnreadableError, parse
 from router_server.config.tree import (
     WITHOUT_KEYS_OF_KINDS,
     Config,
     ProviderConfig,
-    RouteConfig,
     ServerConfig,
     TargetConfig,
 )

@@ -9,7 +9,8 @@ import os
 from collections.abc import Iterator, Mapping
 from itertools import combinations
 
-from router_server.config.problems import Finding, dotted
+from router_server.config.problems import Finding, KeyPath, dotted
+from router_server.config.routes import WEIGHING, RouteConfig
 from router_server.config.tree import Config, ServerConfig, TargetConfig
 from router_server.config.values import host_and_port
 from router_server.config.wording import did_you_mean
@@ -71,20 +72,31 @@ def _target(config: Config, name: str, target: TargetConfig) -> Iterator[Finding
 
 
 def _routes(config: Config, names: Names) -> Iterator[Finding]:
-    declared = names["targets"]
     for name, route in config.routes.items():
-        path = ("routes", name, "targets")
+        path = ("routes", name)
         if not route.targets:
-            yield Finding(path, "is empty; name at least one target")
-        for index, target in enumerate(route.targets):
-            if declared is not None and target not in declared:
-                meant = did_you_mean(target, declared)
-                yield Finding((*path, index), f"no target is called {target!r}; {meant}")
-            elif target in route.targets[:index]:
-                yield Finding((*path, index), f"names {target!r} a second time; remove it")
-        if route.hedge is not None and len(route.targets) == 1:
-            yield Finding(("routes", name, "hedge"), "needs a second target to ask; add one, or remove hedge")
+            yield Finding((*path, "targets"), "is empty; name at least one target")
+        yield from _route_targets(path, route, names["targets"])
+        if route.hedge is not None and len(route.order) == 1:
+            yield Finding((*path, "hedge"), "needs a second target to ask; add one, or remove hedge")
+        weighted = [i for i, one in enumerate(route.targets) if "weight" in one.model_fields_set]
+        if weighted and route.strategy not in WEIGHING:
+            yield Finding(
+                (*path, "targets", weighted[0], "weight"),
+                f"means nothing to strategy {route.strategy}; use one of {', '.join(WEIGHING)}, or remove it",
+            )
         yield from _embedding_spaces(config, name)
+
+
+def _route_targets(path: KeyPath, route: RouteConfig, declared: frozenset[str] | None) -> Iterator[Finding]:
+    places = [(*path, "targets", index) for index in range(len(route.targets))]
+    places += [(*path, "fallback", index) for index in range(len(route.fallback))]
+    for index, target in enumerate(route.order):
+        if declared is not None and target not in declared:
+            meant = did_you_mean(target, declared)
+            yield Finding(places[index], f"no target is called {target!r}; {meant}")
+        elif target in route.order[:index]:
+            yield Finding(places[index], f"names {target!r} a second time; remove it")
 
 
 def _embedding_spaces(config: Config, route: str) -> Iterator[Finding]:
@@ -94,7 +106,7 @@ def _embedding_spaces(config: Config, route: str) -> Iterator[Finding]:
     """
     able = [
         (name, config.targets[name])
-        for name in dict.fromkeys(config.routes[route].targets)
+        for name in dict.fromkeys(config.routes[route].order)
         if name in config.targets
         and config.targets[name].provider in config.providers
         and Capability.EMBED in config.capabilities(name)

@@ -6,55 +6,30 @@ declared: `references` checks that.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, get_args
+from typing import Any, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
+from router_server.config.routes import RouteConfig
+from router_server.config.section import Section
 from router_server.config.values import (
     Count,
     Duration,
     File,
     ListenAddress,
     Name,
-    Patience,
     RouteName,
+    Share,
     TcpAddress,
     Timeout,
 )
 from router_server.core.breaker import BreakerSettings
 from router_server.core.deadline import Timeouts
-from router_server.core.hedge import Percentile
 from router_server.core.provider import Capability
-from router_server.core.types import StreamRecovery
 from router_server.providers import SetupError, load_kind
 
 WITHOUT_KEYS_OF_KINDS = "without_keys_of_kinds"
 """Set in a validation's context: leave out what only a provider's kind understands."""
-
-_Share = Annotated[float, Field(gt=0, le=1)]
-
-
-class Section(BaseModel):
-    """A mapping of known keys; unknown ones are errors, and no error repeats a value."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _refuse_truth_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
-        # Pydantic takes true for 1, which nobody who wrote it meant.
-        annotation = cls.model_fields[str(info.field_name)].annotation
-        if isinstance(value, bool) and {int, float} & {annotation, *get_args(annotation)}:
-            raise ValueError("must be a number, not true or false")
-        return value
 
 
 class TlsConfig(Section):
@@ -125,7 +100,7 @@ class BreakerConfig(Section):
     """When a failing target is left alone, and when it is tried again."""
 
     failure_threshold: Count = Field(default=5, description="consecutive failures that open it")
-    failure_rate: _Share = Field(default=0.5, description="or this share of the calls in the window")
+    failure_rate: Share = Field(default=0.5, description="or this share of the calls in the window")
     min_calls: Count = Field(default=20, description="calls in the window before the share counts")
     window: Timeout = Field(default=30.0, description="of the share")
     open: Timeout = Field(
@@ -240,31 +215,6 @@ class TargetConfig(Section):
         description="equal where vectors are comparable; null: the model's own",
     )
     price: PriceConfig | None = Field(default=None, description="null: from the public price list")
-
-
-class HedgeConfig(Section):
-    """When a second target is asked although the first has not failed."""
-
-    after: Patience = Field(
-        default=Percentile.P95,
-        description="how long the first target is waited for: p50, p90, p95 or p99 of its own times to the "
-        "first token (unary: to the answer), or a duration",
-    )
-    max_extra: _Share = Field(default=0.05, description="hedges as a share of the route's calls, at most")
-
-
-class RouteConfig(Section):
-    """A public name for targets."""
-
-    targets: tuple[str, ...] = Field(description="names from targets, in the order in which they are tried")
-    strategy: Literal["ordered"] = Field(default="ordered", description="how the order is made: as written")
-    stream_recovery: StreamRecovery = Field(
-        default=StreamRecovery.NONE,
-        description="what a stream that breaks does, where the caller does not say: none, restart or resume",
-    )
-    hedge: HedgeConfig | None = Field(
-        default=None, description="ask a second target where the first is late; null: off"
-    )
 
 
 class LogConfig(Section):

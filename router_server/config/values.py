@@ -111,3 +111,6 @@ File = Annotated[Path, AfterValidator(_from_folder)]
 
 Count = Annotated[int, Field(ge=1)]
 """A whole number, at least 1."""
+
+Share = Annotated[float, Field(gt=0, le=1)]
+"""A part of a whole, more than 0 and at most 1."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from router_server.core.deadline import MIN_ATTEMPT, Deadline
 from router_server.core.errors import (
@@ -22,7 +23,7 @@ from router_server.core.errors import (
     Violation,
 )
 from router_server.core.provider import Capability
-from router_server.core.types import Routing
+from router_server.core.types import ChatRequest, EmbedRequest, Operation
 from router_server.core.verdict import deadline_error, exhausted, refusal
 
 _MOST_WAITS = 10
@@ -56,11 +57,33 @@ class Candidate:
     ready_in: float = 0.0
     retries: int = 1
 
+    @property
+    def well(self) -> bool:
+        """Tell whether it is asked by choice."""
+        return self.cooling <= 0 and self.blocked is None
 
-Strategy = Callable[[Sequence[Candidate]], Sequence[Candidate]]
+
+class Demand(Protocol):
+    """What a strategy may know of a call."""
+
+    @property
+    def operation(self) -> Operation:
+        """What is asked."""
+
+    @property
+    def prompt_tokens(self) -> int:
+        """About how many tokens the prompt has."""
+
+    @property
+    def request(self) -> ChatRequest | EmbedRequest:
+        """What the caller sent."""
 
 
-def ordered(candidates: Sequence[Candidate]) -> Sequence[Candidate]:
+Strategy = Callable[[Sequence[Candidate], Demand], Sequence[Candidate]]
+"""Orders candidates for a call, each once."""
+
+
+def ordered(candidates: Sequence[Candidate], _demand: Demand) -> Sequence[Candidate]:
     """The order of the configuration."""
     return candidates
 
@@ -94,17 +117,18 @@ class Plan:
 def make_plan(
     candidates: Sequence[Candidate],
     needs: frozenset[Capability],
-    routing: Routing,
+    demand: Demand,
     strategy: Strategy = ordered,
 ) -> Plan:
-    """Return the plan of a call.
+    """Return the plan of a call; who names ``allowed_targets`` has chosen their order, too.
 
     Raises:
         RouterError: INVALID_REQUEST where ``allowed_targets`` names a stranger, CAPABILITY_UNSUPPORTED where
             no target can do what the call needs.
     """
+    routing = demand.request.routing
     able = _able(_allowed(candidates, routing.allowed_targets), needs)
-    picked = strategy(able)
+    picked = able if routing.allowed_targets else strategy(able, demand)
     if not routing.allow_failover:
         picked = picked[:1]
     if Capability.EMBED in needs:
@@ -147,7 +171,7 @@ def _able(candidates: Sequence[Candidate], needs: frozenset[Capability]) -> Sequ
 
 
 def _eligible(picked: Sequence[Candidate]) -> Plan:
-    well = tuple(c for c in picked if c.cooling <= 0 and c.blocked is None)
+    well = tuple(c for c in picked if c.well)
     unwell = [c for c in picked if c.cooling <= 0 and c.blocked is not None]
     last_resort = not well and bool(unwell)
     order = (min(unwell, key=lambda c: c.ready_in),) if last_resort else well

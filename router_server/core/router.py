@@ -214,7 +214,7 @@ class Router:
         plan = make_plan(
             [target.candidate(dimensions) for target in route.targets],
             needs_of(request),
-            request.routing,
+            call,
             route.strategy,
         )
         targets = {target.name: target for target in route.targets}

@@ -133,6 +133,22 @@ class Target:
         return self.available and closed and self.upstream.limiter.has_room(self.gate)
 
     @property
+    def has_room(self) -> bool:
+        """Tell whether a call would be given a place at once."""
+        return self.upstream.limiter.has_room(self.gate)
+
+    @property
+    def is_full(self) -> bool:
+        """Tell whether a call could not even wait for a place."""
+        limiter = self.upstream.limiter
+        return limiter.queued >= limiter.limits.max_queue and not self.has_room
+
+    @property
+    def load(self) -> int:
+        """How many calls it serves, and how many wait for it."""
+        return self.gate.inflight + self.gate.queued
+
+    @property
     def _blocked(self) -> Outcome | None:
         if self.cooldown.benched is not None:
             return self.cooldown.benched

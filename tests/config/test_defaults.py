@@ -29,10 +29,10 @@ def test_each_combination(vllm: bool, embeds: bool, openai: bool, gemini: bool) 
     chat = asked or ["built-in"]
     embed = embedding[:1] if asked else ["built-in"]
 
-    assert list(config.routes["chat"].targets) == chat
+    assert list(config.routes["chat"].order) == chat
     assert [config.targets[name].provider for name in chat] == chat
     found = (
-        [config.targets[name].provider for name in config.routes["embed"].targets]
+        [config.targets[name].provider for name in config.routes["embed"].order]
         if "embed" in config.routes
         else []
     )

@@ -29,7 +29,7 @@ targets:
 routes:
   chat:
     targets: [a, b, c]
-    strategy: weighted
+    strategy: weightd
 """
 
 
@@ -138,7 +138,13 @@ def test_each_kind_of_mistake_says_what_to_do(added: str, key: str, words: str) 
         ("model: x", "model: x, breaker: {open: 30s}", "targets.t.breaker.open_max", "shorter than open"),
         ("targets: [t]", "targets: t", "routes.r.targets", "must be a list; write [a, b]"),
         ("targets: [t]", "targets: []", "routes.r.targets", "is empty; name at least one target"),
-        ("targets: [t]", "targets: [t], strategy: weighted", "routes.r.strategy", "must be 'ordered'"),
+        (
+            "targets: [t]",
+            "targets: [t], strategy: best",
+            "routes.r.strategy",
+            "must be 'ordered', 'weighted'",
+        ),
+        ("targets: [t]", "targets: [t], fallback: t", "routes.r.fallback", "must be a list; write [a, b]"),
         ("targets: [t]", "targets: [t], cache: null", "routes.r.cache", "unknown key"),
         ("targets: [t]", "targets: [t], hedge: {after: p42}", "routes.r.hedge.after", "write p50, p90, p95"),
         ("targets: [t]", "targets: [t], hedge: {after: 0s}", "routes.r.hedge.after", "nor a duration"),
@@ -158,7 +164,20 @@ def test_each_kind_of_mistake_says_what_to_do(added: str, key: str, words: str) 
             "routes.r.stream_recovery",
             "'none', 'restart' or",
         ),
-        ("targets: [t]", "targets: [{target: t, weight: 4}]", "routes.r.targets[0]", "must be text"),
+        (
+            "targets: [t]",
+            "targets: [{target: t, weight: 0}]",
+            "routes.r.targets[0].weight",
+            "must be at least 1",
+        ),
+        (
+            "targets: [t]",
+            "targets: [{target: t, wait: 1}]",
+            "routes.r.targets[0].wait",
+            "did you mean weight?",
+        ),
+        ("targets: [t]", "targets: [{weight: 1}]", "routes.r.targets[0].target", "is required; add it"),
+        ("targets: [t]", "targets: [[t]]", "routes.r.targets[0]", "must be a mapping of keys"),
         ("r: {", "'r s': {", "routes.r s", "is not a route's name"),
     ],
 )

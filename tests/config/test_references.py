@@ -41,6 +41,7 @@ routes:
         "vectors, chat",
         "same, small, chats",
         "named, any",
+        "small], fallback: [large",
     ],
 )
 def test_a_route_may_not_mix_embedding_spaces(targets: str) -> None:
@@ -79,6 +80,30 @@ def test_unknown_names_are_compared_with_those_that_exist() -> None:
 def test_a_target_named_twice_in_a_route_is_a_mistake() -> None:
     problem = only_mistake(VALID.replace("[t]", "[t, t]"))
     assert (problem.key, problem.message) == ("routes.r.targets[1]", "names 't' a second time; remove it")
+
+
+@pytest.mark.parametrize(
+    ("route", "key", "words"),
+    [
+        ("[t], fallback: [t]", "routes.r.fallback[0]", "names 't' a second time; remove it"),
+        ("[t], fallback: [tt]", "routes.r.fallback[0]", "no target is called 'tt'; did you mean t?"),
+        ("[{target: tt}]", "routes.r.targets[0]", "no target is called 'tt'"),
+        (
+            "[{target: t, weight: 1}]",
+            "routes.r.targets[0].weight",
+            "means nothing to strategy ordered; use one of weighted, least_inflight, least_connections,",
+        ),
+        (
+            "[{target: t, weight: 1}], strategy: round_robin",
+            "routes.r.targets[0].weight",
+            "strategy round_robin",
+        ),
+    ],
+)
+def test_targets_weights_and_fallback_fit_each_other(route: str, key: str, words: str) -> None:
+    problem = only_mistake(VALID.replace("[t]", route))
+    assert (problem.line, problem.key) == (6, key)
+    assert words in problem.message
 
 
 @pytest.mark.parametrize(

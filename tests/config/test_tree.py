@@ -62,7 +62,7 @@ def test_the_example_is_valid_and_shows_the_defaults() -> None:
     assert config.telemetry == Config().telemetry
     plain = ProviderConfig.model_validate({"kind": "openai", "api_key": "a"})
     assert config.providers["openai"].model_dump() == plain.model_dump()
-    assert list(config.routes) == ["chat-default", "embed-default"]
+    assert list(config.routes) == ["chat-default", "chat-balanced", "embed-default"]
 
 
 def test_the_example_without_its_variables_names_both() -> None:

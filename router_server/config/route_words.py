@@ -1,0 +1,33 @@
+"""A route in plain words: whom it asks, and in which order. Refuses to know how that is done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from router_server.config.routes import WEIGHING, RouteConfig
+
+_HOW: Final = {
+    "weighted": "by weight",
+    "round_robin": "in turn",
+    "least_inflight": "whichever has the fewest calls",
+    "least_connections": "whichever has the fewest calls",
+    "random": "at random",
+    "lowest_latency": "whichever begins soonest",
+    "lowest_cost": "whichever is cheapest for the call",
+}
+
+
+def route_words(route: RouteConfig, named: Callable[[str], str] = str) -> str:
+    """Return for example ``a (4 of 5) or b (1 of 5) by weight, then c``; ``named`` gives a target's name."""
+    if route.strategy == "ordered":
+        return ", then ".join(map(named, route.order))
+    own = " or ".join(f"{named(one.target)}{_share(route, one.weight)}" for one in route.targets)
+    how = f" {_HOW[route.strategy]}" if len(route.targets) > 1 else ""
+    return ", then ".join((own + how, *map(named, route.fallback)))
+
+
+def _share(route: RouteConfig, weight: int) -> str:
+    total = sum(one.weight for one in route.targets)
+    uneven = len({one.weight for one in route.targets}) > 1
+    return f" ({weight} of {total})" if uneven and route.strategy in WEIGHING else ""
