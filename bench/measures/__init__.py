@@ -1,0 +1,1 @@
+"""One module for each figure that the benchmarks show; each has ``measure(bench) -> list[Finding]``."""

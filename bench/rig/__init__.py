@@ -1,0 +1,1 @@
+"""What the measurements stand on: processes on cores of their own, upstreams, load, and what came of it."""

@@ -1,0 +1,125 @@
+"""Processes on a core of their own, and what the operating system says that they used.
+
+Linux alone: cores are given with taskset, and CPU time is read from the clock that every process has.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Self
+
+import psutil
+
+
+class BenchError(Exception):
+    """The measurement cannot go on; the text says why and what to do."""
+
+
+def cores() -> tuple[int, int]:
+    """Return the core for what is measured, and the one for everything else.
+
+    Raises:
+        BenchError: there are no two.
+    """
+    available = sorted(os.sched_getaffinity(0))
+    if len(available) < 2:  # noqa: PLR2004 - one for each side
+        raise BenchError("two cores are needed: one for what is measured, one for the load")
+    return available[0], available[1]
+
+
+class Process:
+    """A process and its children, on one core, until the context ends.
+
+    Args:
+        name: its log is ``<folder>/<name>.log``.
+        command: what to run.
+        core: where.
+        folder: for its log.
+        env: its environment beside PATH and HOME.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        core: int,
+        folder: Path,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        self.name = name
+        self.log = folder / f"{name}.log"
+        kept = {key: os.environ[key] for key in ("PATH", "HOME", "PYTHONPATH") if key in os.environ}
+        with self.log.open("wb") as log:
+            self._popen = subprocess.Popen(  # noqa: S603 - our own commands
+                ["taskset", "-c", str(core), *command],  # noqa: S607 - wherever it is installed
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={**kept, **(env or {})},
+                cwd=folder,
+            )
+
+    def __enter__(self) -> Self:
+        """Return the process, which runs already."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop it."""
+        self.stop()
+
+    @property
+    def pid(self) -> int:
+        """The first process's id."""
+        return self._popen.pid
+
+    def check_running(self) -> None:
+        """Do nothing while it runs.
+
+        Raises:
+            BenchError: it has ended; with the end of its log.
+        """
+        if self._popen.poll() is not None:
+            tail = self.log.read_text(errors="replace")[-2_000:]
+            raise BenchError(f"{self.name} ended with {self._popen.returncode}:\n{tail}")
+
+    def cpu_seconds(self) -> float:
+        """Return the CPU time of the process and its children so far, user and system."""
+        return sum(map(_cpu_seconds, self.pids()))
+
+    def resident_bytes(self) -> int:
+        """Return the resident memory of the process and its children."""
+        return sum(psutil.Process(pid).memory_info().rss for pid in self.pids())
+
+    def pids(self) -> Iterator[int]:
+        """Yield the process and its children."""
+        yield self.pid
+        for child in psutil.Process(self.pid).children(recursive=True):
+            yield child.pid
+
+    def stop(self) -> None:
+        """End it and its children, gently first."""
+        if self._popen.poll() is not None:
+            return
+        family = [psutil.Process(pid) for pid in self.pids()]
+        self._popen.send_signal(signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            self._popen.wait(3)
+        for member in family:
+            with suppress(psutil.NoSuchProcess):
+                member.kill()
+        self._popen.wait()
+
+
+def _cpu_seconds(pid: int) -> float:
+    # What clock_getcpuclockid(3) returns: all threads, ended ones too, to the nanosecond. /proc/PID/stat
+    # says the same in ticks of 10 ms.
+    try:
+        return time.clock_gettime((~pid << 3) | 2)
+    except OSError:  # a child that has just ended
+        return 0.0
