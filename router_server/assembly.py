@@ -144,6 +144,7 @@ class _Parts:
             max_output_tokens=target.max_output_tokens,
             temperature=target.temperature,
             embedding_space=target.embedding_space or "",
+            provider_options=target.provider_options,
             cost=cost_function(upstream.kind, target.model, target.price),
         )
         return Target(settings, upstream, self.clock, on_change=self._breaker_changed)

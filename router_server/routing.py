@@ -33,6 +33,7 @@ def route_of(name: str, config: RouteConfig, targets: Mapping[str, Target], spee
         strategy=_strategy(config, targets, speeds),
         stream_recovery=config.stream_recovery,
         hedging=None if config.hedge is None else Hedging(config.hedge.after, config.hedge.max_extra),
+        aliases=config.aliases,
     )
 
 

@@ -86,6 +86,16 @@ def _routes(config: Config, names: Names) -> Iterator[Finding]:
                 f"means nothing to strategy {route.strategy}; use one of {', '.join(WEIGHING)}, or remove it",
             )
         yield from _embedding_spaces(config, name)
+    yield from _aliases(config)
+
+
+def _aliases(config: Config) -> Iterator[Finding]:
+    taken = dict.fromkeys(config.routes, "is a route's own name")
+    for name, route in config.routes.items():
+        for index, alias in enumerate(route.aliases):
+            if alias in taken:
+                yield Finding(("routes", name, "aliases", index), f"{taken[alias]}; choose another")
+            taken.setdefault(alias, f"is an alias of {name} already")
 
 
 def _route_targets(path: KeyPath, route: RouteConfig, declared: frozenset[str] | None) -> Iterator[Finding]:

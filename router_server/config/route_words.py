@@ -20,6 +20,11 @@ _HOW: Final = {
 
 def route_words(route: RouteConfig, named: Callable[[str], str] = str) -> str:
     """Return for example ``a (4 of 5) or b (1 of 5) by weight, then c``; ``named`` gives a target's name."""
+    also = f"; also called {', '.join(route.aliases)}" if route.aliases else ""
+    return _order(route, named) + also
+
+
+def _order(route: RouteConfig, named: Callable[[str], str]) -> str:
     if route.strategy == "ordered":
         return ", then ".join(map(named, route.order))
     own = " or ".join(f"{named(one.target)}{_share(route, one.weight)}" for one in route.targets)

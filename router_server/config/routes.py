@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 from pydantic import Field, model_validator
 
 from router_server.config.section import Section
-from router_server.config.values import Patience, Share
+from router_server.config.values import Patience, RouteName, Share
 from router_server.core.hedge import Percentile
 from router_server.core.types import StreamRecovery
 
@@ -69,6 +69,9 @@ class RouteConfig(Section):
     )
     fallback: tuple[str, ...] = Field(
         default=(), description="names from targets that are asked in this order after all of those"
+    )
+    aliases: tuple[RouteName, ...] = Field(
+        default=(), description="further names that callers may use for it"
     )
     stream_recovery: StreamRecovery = Field(
         default=StreamRecovery.NONE,

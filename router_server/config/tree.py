@@ -25,6 +25,7 @@ from router_server.config.values import (
 )
 from router_server.core.breaker import BreakerSettings
 from router_server.core.deadline import Timeouts
+from router_server.core.options import refused_options
 from router_server.core.provider import Capability
 from router_server.providers import SetupError, load_kind
 
@@ -215,6 +216,19 @@ class TargetConfig(Section):
         description="equal where vectors are comparable; null: the model's own",
     )
     price: PriceConfig | None = Field(default=None, description="null: from the public price list")
+    provider_options: dict[str, Any] = Field(
+        default_factory=dict,
+        repr=False,
+        description="further fields of each request to it, in the provider's own words; the caller's win",
+    )
+
+    @field_validator("provider_options")
+    @classmethod
+    def _leave_the_routers_fields(cls, options: dict[str, Any]) -> dict[str, Any]:
+        refused = refused_options(options)
+        if refused:
+            raise ValueError(f"must not set {', '.join(refused)}: the router sets that itself; remove it")
+        return options
 
 
 class LogConfig(Section):

@@ -75,7 +75,9 @@ class Attempt:
         self._lost = False
         self._timers = Timers(target.settings.timeouts, lambda: call.remaining, others_left=step.others_left)
         self._connect = self._timers.connect()
-        self._options = _options(call.request.provider_options, target.upstream.kind, target.upstream.name)
+        self._callers_options = _options(
+            call.request.provider_options, target.upstream.kind, target.upstream.name
+        )
 
     async def run(self, work: Callable[[Attempt], Awaitable[T]]) -> T:
         """Return what ``work`` returns, done while the target's permit is held.
@@ -241,6 +243,11 @@ class Attempt:
     def _timed_out(self, timer: Timer, ran: float, phase: Phase, reason: str) -> UpstreamError:
         return UpstreamError(Outcome.TIMEOUT, reason, phase=phase, blameless=not timer.blames_upstream(ran))
 
+    @property
+    def _options(self) -> Json:
+        ours = self.target.settings.provider_options
+        return {**ours, **self._callers_options} if ours else self._callers_options
+
     def _headers(self) -> Mapping[str, str]:
         if self._observation is None or not self.target.upstream.trace_context:
             return {}
@@ -259,7 +266,7 @@ class Attempt:
     def _is_blameless(self, failure: UpstreamError) -> bool:
         if failure.phase is Phase.CONNECT:
             return not self._connect.blames_upstream(self._connect.limit)
-        if failure.outcome is Outcome.MALFORMED and self._options:
+        if failure.outcome is Outcome.MALFORMED and self._callers_options:
             # What a caller puts into the request by itself may make of the answer what we cannot read.
             return True
         return failure.blameless

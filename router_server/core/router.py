@@ -93,7 +93,10 @@ class Router:
         settings: RouterSettings | None = None,
         direct: Callable[[str, str], Target | None] = no_direct,
     ) -> None:
-        self._routes: Mapping[str, Route] = {route.name: route for route in routes}
+        self._listed = sorted(routes, key=lambda route: route.name)
+        self._routes: Mapping[str, Route] = {
+            n: route for route in routes for n in (route.name, *route.aliases)
+        }
         self._checks = checks
         self._observer = observer
         self._clock = clock
@@ -175,7 +178,7 @@ class Router:
 
     def models(self) -> tuple[ModelInfo, ...]:
         """Return the routes as callers see them, by name."""
-        return tuple(_model_info(route) for _name, route in sorted(self._routes.items()))
+        return tuple(_model_info(route) for route in self._listed)
 
     async def _pump(self, call: Call, route: Route, request: ChatRequest, outbox: Outbox) -> None:
         recovery = request.routing.stream_recovery or route.stream_recovery

@@ -20,7 +20,7 @@ from router_server.core.limiter import Gate, Limiter
 from router_server.core.pace import Pace
 from router_server.core.plan import Candidate, Strategy, ordered
 from router_server.core.provider import Capability, Provider
-from router_server.core.types import Operation, StreamRecovery, Usage
+from router_server.core.types import Json, Operation, StreamRecovery, Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,8 @@ def no_price(_usage: Usage) -> int | None:
 class TargetSettings:
     """What the configuration says of one target.
 
-    ``cost`` returns the nano-USD of a usage, or None where the price is unknown.
+    ``cost`` returns the nano-USD of a usage, or None where the price is unknown. ``provider_options`` are
+    sent with every request; the caller's win over them.
     """
 
     name: str
@@ -79,6 +80,7 @@ class TargetSettings:
     max_output_tokens: int | None = None
     temperature: float | None = None
     embedding_space: str = ""
+    provider_options: Json = field(default_factory=dict, repr=False)
     cost: Callable[[Usage], int | None] = no_price
 
 
@@ -173,10 +175,14 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A public name and the targets behind it, in order; ``hedging`` None: no call is hedged."""
+    """A public name and the targets behind it, in order; ``hedging`` None: no call is hedged.
+
+    ``aliases`` are further names that callers may use; the route's own is the one in telemetry.
+    """
 
     name: str
     targets: tuple[Target, ...]
     strategy: Strategy = ordered
     stream_recovery: StreamRecovery = StreamRecovery.NONE
     hedging: Hedging | None = None
+    aliases: tuple[str, ...] = ()

@@ -144,6 +144,13 @@ def test_each_kind_of_mistake_says_what_to_do(added: str, key: str, words: str) 
             "routes.r.strategy",
             "must be 'ordered', 'weighted'",
         ),
+        (
+            "model: x",
+            "model: x, provider_options: {stream: false, top_p: 1, n: 2}",
+            "targets.t.provider_options",
+            "must not set n, stream: the router sets that itself",
+        ),
+        ("targets: [t]", "targets: [t], aliases: [a b]", "routes.r.aliases[0]", "is not a route's name"),
         ("targets: [t]", "targets: [t], fallback: t", "routes.r.fallback", "must be a list; write [a, b]"),
         ("targets: [t]", "targets: [t], cache: null", "routes.r.cache", "unknown key"),
         ("targets: [t]", "targets: [t], hedge: {after: p42}", "routes.r.hedge.after", "write p50, p90, p95"),

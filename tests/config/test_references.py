@@ -106,6 +106,18 @@ def test_targets_weights_and_fallback_fit_each_other(route: str, key: str, words
     assert words in problem.message
 
 
+def test_an_alias_is_nobody_elses_name() -> None:
+    text = VALID.replace(
+        "r: {targets: [t]}", "r: {targets: [t], aliases: [s, x, x]}\n  s: {targets: [t], aliases: [x]}"
+    )
+    found = {problem.key: problem.message for problem in mistakes(text)}
+    assert found == {
+        "routes.r.aliases[0]": "is a route's own name; choose another",
+        "routes.r.aliases[2]": "is an alias of r already; choose another",
+        "routes.s.aliases[0]": "is an alias of r already; choose another",
+    }
+
+
 @pytest.mark.parametrize(
     ("old", "new", "key"),
     [

@@ -13,6 +13,7 @@ from tests.config.reading import config_of
     [
         ("{targets: [a]}", "a"),
         ("{targets: [a, b], fallback: [c]}", "a, then b, then c"),
+        ("{targets: [a], aliases: [d, e]}", "a; also called d, e"),
         ("{targets: [a], strategy: round_robin, fallback: [c]}", "a, then c"),
         ("{targets: [a, b], strategy: round_robin}", "a or b in turn"),
         (
