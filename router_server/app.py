@@ -25,6 +25,7 @@ from router_server.rpc.current import CallHolder
 from router_server.rpc.health import HealthBoard
 from router_server.rpc.server import RpcServer
 from router_server.rpc.settings import ServerSettings, Tls
+from router_server.state.opening import State, open_state
 from router_server.telemetry import Telemetry, TelemetrySettings, build, register_secret
 from router_server.workers import Task
 
@@ -50,6 +51,7 @@ class Running:
     assembly: Assembly
     rpc: RpcServer
     health: HealthBoard
+    state: State
     http_port: int = 0
 
 
@@ -134,12 +136,19 @@ async def running(
         register_secret(secret)
     await _prepare(config, announce)
     async with AsyncExitStack() as stack:
-        state: list[Assembly] = []
-        telemetry = build(_telemetry_settings(config), lambda: state[0].snapshot() if state else ())
-        stack.push_async_callback(telemetry.shutdown)
         changed = asyncio.Event()
+        state = open_state(config.redis.get_secret_value() if config.redis else None, changed.set)
+        assembled: list[Assembly] = []
+        telemetry = build(
+            _telemetry_settings(config),
+            lambda: assembled[0].snapshot() if assembled else (),
+            state.snapshot,
+        )
+        stack.push_async_callback(telemetry.shutdown)
+        stack.push_async_callback(state.close)
+        await state.connect()
         assembly = _assemble(config, telemetry, changed)
-        state.append(assembly)
+        assembled.append(assembly)
         stack.push_async_callback(assembly.close)
         health = HealthBoard()
         observer = fan_out_rpc(telemetry.rpc_observers)
@@ -148,9 +157,10 @@ async def running(
         http_port = await _start_http(config, telemetry, health, stack, worker)
         await _start(rpc)
         stack.push_async_callback(rpc.stop)
+        await stack.enter_async_context(_background(state.run(), "shared state"))
         await stack.enter_async_context(_background(assembly.checks.run(), "active checks"))
-        await stack.enter_async_context(_background(_show_health(assembly, health, changed), "health"))
-        yield Running(assembly, rpc, health, http_port)
+        await stack.enter_async_context(_background(_show_health(assembly, state, health, changed), "health"))
+        yield Running(assembly, rpc, health, state, http_port)
 
 
 async def _start_http(
@@ -231,10 +241,12 @@ async def _prepare(config: Config, announce: Announce) -> None:
         raise StartError(str(error)) from None
 
 
-async def _show_health(assembly: Assembly, health: HealthBoard, changed: asyncio.Event) -> None:
+async def _show_health(assembly: Assembly, state: State, health: HealthBoard, changed: asyncio.Event) -> None:
     while True:
         changed.clear()
         health.set_ready(_ready(assembly))
+        if state.distributed:
+            health.set("state", not state.degraded)
         for name, target in assembly.targets.items():
             health.set(f"target/{name}", target.serving)
         for route in assembly.routes:

@@ -21,5 +21,7 @@ def run(arguments: argparse.Namespace) -> Exit:
     width = max(map(len, config.routes))
     for name, route in config.routes.items():
         say(f"  {name:<{width}}  {route_words(route)}")
+    if config.redis is not None:
+        say(f"Replicas share their state in {config.redis}.")
     warn(warnings_of(config))
     return Exit.OK

@@ -7,10 +7,14 @@ from typing import Any
 
 from pydantic import BaseModel, SecretStr
 
+from router_server.config.shared import SharedUrl
+
 
 def secrets_of(value: Any) -> Iterator[str]:
     """Yield the text of every non-empty `SecretStr` in ``value``, however deep it lies."""
-    if isinstance(value, SecretStr):
+    if isinstance(value, SharedUrl):
+        yield from value.secrets()
+    elif isinstance(value, SecretStr):
         if text := value.get_secret_value():
             yield text
     elif isinstance(value, BaseModel):

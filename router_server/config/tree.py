@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator, mo
 
 from router_server.config.routes import RouteConfig
 from router_server.config.section import Section
+from router_server.config.shared import RedisUrl
 from router_server.config.values import (
     Count,
     Duration,
@@ -260,6 +261,9 @@ class Config(Section):
     """A whole configuration. Made by `load` or `default_config`, which also check what the types cannot."""
 
     server: ServerConfig = Field(default_factory=ServerConfig, description="where it listens, how it stops")
+    redis: RedisUrl | None = Field(
+        default=None, description="what replicas share is kept there; null: each process is on its own"
+    )
     providers: dict[Name, ProviderConfig] = Field(default_factory=dict, description="upstream APIs by name")
     targets: dict[RouteName, TargetConfig] = Field(default_factory=dict, description="models by name")
     routes: dict[RouteName, RouteConfig] = Field(default_factory=dict, description="what callers name")

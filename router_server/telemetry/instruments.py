@@ -244,6 +244,20 @@ TARGET_HEALTHY: Final = Metric(
 TARGET_COOLING: Final = Metric(
     "modelrouter.target.cooling", _G, "s", "How long a rate-limited target is still left alone", _PER_TARGET
 )
+STATE_DEGRADED: Final = Metric(
+    "modelrouter.state.degraded",
+    _G,
+    "{process}",
+    "1 while this process does without the shared state, 0 while it shares; absent where there is none",
+    (),
+)
+STATE_OPERATIONS: Final = Metric(
+    "modelrouter.state.operations",
+    _C,
+    "{operation}",
+    "Questions to the shared state, by what came of them: ok, timeout, error, skipped",
+    (LABEL_OPERATION, LABEL_OUTCOME),
+)
 
 METRICS: Final[tuple[Metric, ...]] = tuple(one for one in list(globals().values()) if isinstance(one, Metric))
 """Every metric there is, in the order of this file."""

@@ -31,6 +31,7 @@ from router_server.telemetry.access_log import AccessLog, BreakerLog
 from router_server.telemetry.logs import LogFormat, Logs, configure
 from router_server.telemetry.metrics import Metrics, Snapshot
 from router_server.telemetry.passthrough import Passthrough
+from router_server.telemetry.shared import Shared, nothing_shared, observe_shared
 from router_server.telemetry.tracing import Tracing
 
 if TYPE_CHECKING:
@@ -124,12 +125,13 @@ async def _finished(work: Callable[[], None], within: float) -> bool:
     return True
 
 
-def build(settings: TelemetrySettings, snapshot: Snapshot) -> Telemetry:
+def build(settings: TelemetrySettings, snapshot: Snapshot, shared: Shared = nothing_shared) -> Telemetry:
     """Start logging, metrics and traces.
 
     Args:
         settings: what the configuration says.
         snapshot: gives every target's state when metrics are read, on any thread.
+        shared: gives how the shared state is, likewise.
     """
     logs = configure(settings.log_format, settings.log_level)
     exporters = _exporters(settings)
@@ -137,7 +139,9 @@ def build(settings: TelemetrySettings, snapshot: Snapshot) -> Telemetry:
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     meters = _meter_provider(resource, registry, exporters)
-    metrics = Metrics(meters.get_meter(semconv.SCOPE, schema_url=semconv.SCHEMA_URL), snapshot)
+    meter = meters.get_meter(semconv.SCOPE, schema_url=semconv.SCHEMA_URL)
+    metrics = Metrics(meter, snapshot)
+    observe_shared(meter, shared)
     tracers = _tracer_provider(settings, resource, exporters) if exporters else None
     tracing = _tracing(settings, tracers) if tracers else Passthrough()
 

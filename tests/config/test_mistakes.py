@@ -59,7 +59,11 @@ def test_ten_mistakes_are_named_at_once_each_with_key_and_line(tmp_path: Path) -
     ("added", "key", "words"),
     [
         ("servr: {}", "servr", "unknown key; did you mean server?"),
-        ("redis: null", "redis", "unknown key; known here: providers, routes, server, targets, telemetry"),
+        (
+            "queue: null",
+            "queue",
+            "unknown key; known here: providers, redis, routes, server, targets, telemetry",
+        ),
         ("server: {lisen: 1}", "server.lisen", "did you mean listen?"),
         ("server: {admin: 1}", "server.admin", "did you mean admin_listen?"),
         ("server: {deadline: {unray: 5s}}", "server.deadline.unray", "did you mean unary?"),
@@ -84,6 +88,13 @@ def test_ten_mistakes_are_named_at_once_each_with_key_and_line(tmp_path: Path) -
         ("telemetry: {service_name: ''}", "telemetry.service_name", "must not be empty"),
         ("telemetry: {service_name: 5}", "telemetry.service_name", "must be text; put it in quotes"),
         ("telemetry: {otlp_endpoint: 'localhost:4318'}", "telemetry.otlp_endpoint", "must match ^https?://"),
+        ("redis: localhost:6379", "redis", "is not the URL of a Redis; write redis://"),
+        ("redis: http://localhost:6379", "redis", "is not the URL of a Redis"),
+        ("redis: 'redis://[::1:6379'", "redis", "is not the URL of a Redis"),
+        ("redis: redis://localhost:99999", "redis", "is not the URL of a Redis"),
+        ("redis: redis:///0", "redis", "names no host"),
+        ("redis: unix:///", "redis", "names no socket"),
+        ("redis: 6379", "redis", "must be text"),
         ("telemetry: {log: {level: loud}}", "telemetry.log.level", "must be 'debug', 'info', 'warning' or"),
     ],
 )

@@ -11,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from router_server.core.errors import Outcome, Reason
 from router_server.core.observer import CallStart
 from router_server.core.observers import fan_out
+from router_server.core.shared import SharedSnapshot
 from router_server.core.status import TargetSnapshot
 from router_server.core.types import Operation
 from router_server.telemetry import Telemetry, TelemetrySettings, build, instruments
@@ -223,7 +224,8 @@ async def test_calls_that_fail_and_calls_that_are_cancelled() -> None:
 
 async def test_every_metric_has_its_name_and_only_its_labels(otlp: Collector) -> None:
     settings = TelemetrySettings(otlp_endpoint=otlp.url, log_format="json", log_level="critical")
-    telemetry = build(settings, lambda: TARGETS)
+    shared = SharedSnapshot(degraded=False, asked={("get", "ok"): 1})
+    telemetry = build(settings, lambda: TARGETS, lambda: shared)
     embed = attempt_start(operation=Operation.EMBED, request=EMBED)
     drive(telemetry, failed(FIRST, Outcome.RATE_LIMITED), answered(SECOND))
     drive(telemetry, answered(embed))
