@@ -1,6 +1,7 @@
 """A server that tells how it is from inside: ``python -m tests.load.server CONFIG``.
 
-Asked ``look``, it tells what it holds: tasks, permits, files, memory, breakers, buffers.
+Asked ``look``, it tells what it holds: tasks, permits, files, memory, breakers, buffers,
+and answers of upstreams whose connections were neither closed nor given back.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import psutil
 
 from router_server.app import Running, running
@@ -25,7 +27,9 @@ def look(server: Running) -> dict[str, Any]:
     """Return what the server holds now."""
     process = psutil.Process()
     gc.collect()
-    outboxes = [one for one in gc.get_objects() if isinstance(one, Outbox)]
+    alive = gc.get_objects()
+    outboxes = [one for one in alive if isinstance(one, Outbox)]
+    answers = [one for one in alive if isinstance(one, aiohttp.ClientResponse) and one.connection is not None]
     return {
         "tasks": len(asyncio.all_tasks()),
         "calls": server.rpc.inflight,
@@ -33,6 +37,7 @@ def look(server: Running) -> dict[str, Any]:
         "queued": {name: u.limiter.queued for name, u in server.assembly.upstreams.items()},
         "breakers": {name: t.breaker.state.value for name, t in server.assembly.targets.items()},
         "serving": {name: t.serving for name, t in server.assembly.targets.items()},
+        "unreturned": len(answers),
         "files": process.num_fds(),
         "rss": process.memory_info().rss,
         "outboxes": sorted(one.size for one in outboxes),

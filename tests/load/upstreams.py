@@ -1,10 +1,11 @@
-"""Two upstreams in a process of their own: ``python -m tests.load.upstreams SEED``.
+"""Two upstreams in a process of their own: ``python -m tests.load.upstreams SEED KIND``.
 
 The unsteady one does everything that an upstream can do wrong, and goes away altogether from time to time;
 the steady one answers. What is done to a call depends on the seed, on the call's number, which is in its
 text, and on how often it came here, so that every run does the same to the same call.
 
-Asked ``look``, it tells how many connections are open and in use; ``calm`` ends all faults.
+Asked ``look``, it tells how many connections are open and in use; ``done``, how often it did which wrong;
+``calm`` ends all faults.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from tests.faults.faults import (
     unterminated,
     whole,
 )
-from tests.faults.wires import OPENAI, events, said
+from tests.faults.wires import OPENAI, WIRES, Wire, events, said
 from tests.load.peer import answer_questions
 from tests.upstream import End, Reply, Request, Step, Upstream, json_reply, sse_reply
 
@@ -47,43 +48,50 @@ _UP, _DOWN = (1.0, 3.0), (0.2, 0.8)
 _CALL = re.compile(rb"call (\d+)")
 _KEPT = 1_000
 
-_WELL, _RESTS = 0.5, 0.002
+_WELL, _RESTS = 0.7, 0.002
 """Shares of the requests that are answered well, and with a reason to be left alone."""
 
 
-def _faults(at: int) -> list[Reply]:
-    wire, answer = OPENAI, UNSTEADY
-    return [
-        wire.refusal(429, retry_after=0.1),
-        wire.refusal(500),
-        wire.refusal(503),
-        wire.too_long(),
-        filtered(wire),
-        RESET,
-        SILENCE,
-        late(wire, answer, TOO_LONG),
-        stalled(wire, answer, at, TOO_LONG),
-        cut(wire, answer, at),
-        cut(wire, answer, at, End.CLOSE),
-        garbled(wire, answer, at),
-        either(wire, ended(events(wire, answer)[:at]), json_reply({"choices": []})),
-        either(wire, sse_reply([*events(wire, answer)[:at], {"error": {"code": "500"}}]), wire.refusal(500)),
-        unterminated(wire, answer, End.CLOSE),
-        unterminated(wire, answer, End.RESET),
-    ]
+def _faults(wire: Wire, at: int) -> dict[str, Reply]:
+    answer = UNSTEADY
+    own_error = sse_reply([*events(wire, answer)[:at], {"error": {"code": "500"}}])
+    return {
+        "429": wire.refusal(429, retry_after=0.1),
+        "500": wire.refusal(500),
+        "503": wire.refusal(503),
+        "too long": wire.too_long(),
+        "filtered": filtered(wire),
+        "reset": RESET,
+        "silence": SILENCE,
+        "late": late(wire, answer, TOO_LONG),
+        "stalled": stalled(wire, answer, at, TOO_LONG),
+        "cut by a reset": cut(wire, answer, at),
+        "cut by a close": cut(wire, answer, at, End.CLOSE),
+        "garbled": garbled(wire, answer, at),
+        "ended early": either(wire, ended(events(wire, answer)[:at]), json_reply({"choices": []})),
+        "an error in the stream": either(wire, own_error, wire.refusal(500)),
+        "unterminated by a close": unterminated(wire, answer, End.CLOSE),
+        "unterminated by a reset": unterminated(wire, answer, End.RESET),
+    }
 
 
-def _reasons_to_rest() -> list[Reply]:
+def _reasons_to_rest(wire: Wire) -> dict[str, Reply]:
     """Return what makes the router leave a target alone; rare, so that the rest is met too."""
-    return [OPENAI.refusal(429), OPENAI.refusal(401), OPENAI.refusal(404)]
+    return {f"{status} for long": wire.refusal(status) for status in (429, 401, 404)}
+
+
+FAULTS = frozenset(_faults(OPENAI, 1))
+"""The names of all faults, on either wire."""
 
 
 class Unsteady:
-    """The replies of the upstream that does wrong, in half of the cases."""
+    """The replies of the upstream that does wrong, in almost a third of the cases."""
 
-    def __init__(self, seed: str) -> None:
+    def __init__(self, wire: Wire, seed: str) -> None:
+        self._wire = wire
         self._seed = seed
         self._came: Counter[int] = Counter()
+        self.done: Counter[str] = Counter()
         self.calm = False
 
     def __call__(self, request: Request) -> Reply:
@@ -94,14 +102,12 @@ class Unsteady:
         draws = random.Random(f"{self._seed} {number} {self._came[number]}")  # noqa: S311 - to be repeated
         luck = draws.random()
         if self.calm or luck < _WELL:
-            return whole(OPENAI, UNSTEADY)
-        if luck > 1 - _RESTS:
-            return draws.choice(_reasons_to_rest())
-        return draws.choice(_faults(draws.randrange(1, WORDS)))
-
-
-def _steady(_request: Request) -> Reply:
-    return whole(OPENAI, STEADY)
+            return whole(self._wire, UNSTEADY)
+        rests = luck > 1 - _RESTS
+        wrong = _reasons_to_rest(self._wire) if rests else _faults(self._wire, draws.randrange(1, WORDS))
+        name = draws.choice(list(wrong))
+        self.done[name] += 1
+        return wrong[name]
 
 
 class Watched:
@@ -145,10 +151,14 @@ async def flap(upstream: Upstream, seed: str) -> None:
 
 async def main() -> None:
     """Answer until nobody asks any more."""
-    seed = sys.argv[1]
+    seed, kind = sys.argv[1:]
+    wire = next(wire for wire in WIRES if wire.kind == kind)
     async with Upstream() as unsteady, Upstream() as steady:
-        choice = Unsteady(seed)
-        watched = {"unsteady": Watched(unsteady, choice), "steady": Watched(steady, _steady)}
+        choice = Unsteady(wire, seed)
+        watched = {
+            "unsteady": Watched(unsteady, choice),
+            "steady": Watched(steady, lambda _request: whole(wire, STEADY)),
+        }
         flapping = asyncio.create_task(flap(unsteady, seed))
 
         def look() -> Any:
@@ -162,7 +172,7 @@ async def main() -> None:
 
         restarting: list[asyncio.Task[None]] = []
         urls = {"unsteady": unsteady.base_url, "steady": steady.base_url}
-        await answer_questions(urls, {"look": look, "calm": calm})
+        await answer_questions(urls, {"look": look, "done": lambda: choice.done, "calm": calm})
 
 
 async def _up(upstream: Upstream) -> None:
