@@ -23,7 +23,7 @@ TIMEOUT := --timeout-method thread
 MAKEFLAGS += --no-print-directory
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help run test test-oldest soak faults check proto check-proto docs check-docs check-go baseline lock clean
+.PHONY: help run test test-oldest test-vllm soak faults check proto check-proto docs check-docs check-go baseline lock clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -37,6 +37,9 @@ test: test-oldest .venv/.dev ## run every test
 test-oldest: .venv-oldest/.done ## run the tests of the client and the contract on the oldest libraries allowed
 	.venv-oldest/bin/modelrouter --help >/dev/null
 	.venv-oldest/bin/pytest -p no:cacheprovider $(TIMEOUT) tests/client tests/contract
+
+test-vllm: .venv/.dev .venv-vllm/.done ## run the tests with real vLLM on the CPU: some minutes, 2.5 GB of disk, 8 GB of memory
+	$(BIN)/pytest -m vllm --timeout 600 $(TIMEOUT) tests/vllm $(ARGS)
 
 soak: .venv/.dev ## run the long tests, which `make test` leaves out
 	$(BIN)/pytest -m soak --timeout 3600 $(ARGS)
@@ -85,7 +88,7 @@ lock: ## resolve the newest versions and write them into requirements/
 	$(or $(SUITABLE),$(error $(NO_PYTHON))) tools/lock.py
 
 clean: ## remove everything that was installed, generated or cached here
-	rm -rf .venv .venv-proto .venv-oldest build dist *.egg-info clients/node/node_modules clients/node/generated
+	rm -rf .venv .venv-proto .venv-oldest .venv-vllm build dist *.egg-info clients/node/node_modules clients/node/generated
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -104,4 +107,8 @@ clean: ## remove everything that was installed, generated or cached here
 
 .venv-oldest/.done: pyproject.toml requirements/oldest.txt tools/install.py
 	@$(INSTALL) oldest
+	@touch $@
+
+.venv-vllm/.done: requirements/torch-cpu.txt requirements/vllm.txt tools/install.py
+	@$(INSTALL) vllm
 	@touch $@

