@@ -8,6 +8,7 @@ OTLP messages take 0.3 s to load. Refuses to know what spans and metrics mean.
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from typing import Any, Final
 from urllib.parse import urlsplit, urlunsplit
@@ -15,8 +16,16 @@ from urllib.parse import urlsplit, urlunsplit
 import requests
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
+from opentelemetry.sdk.environment_variables import OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE
+from opentelemetry.sdk.metrics.export import (
+    MetricExportResult,
+    MetricReader,
+    MetricsData,
+    PeriodicExportingMetricReader,
+)
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+from router_server.telemetry.distributions import Delta, Distributions
 
 _log = logging.getLogger(__name__)
 
@@ -27,6 +36,9 @@ _QUEUE_LOG: Final = "opentelemetry.sdk._shared_internal"
 
 _FIRST_BAD_STATUS: Final = 400
 
+_ASK_FOR_DELTAS: Final = frozenset({"DELTA", "LOWMEMORY"})
+"""The preferences with which a histogram is what was added since the last time."""
+
 
 class Exporters:
     """The two exporters of one process, and whether what they send arrives.
@@ -35,9 +47,10 @@ class Exporters:
         base_url: of the collector, as ``http://localhost:4318``; None where the OTEL_EXPORTER_OTLP_*
             variables of the environment name it. Those for headers, timeout and certificates count in
             either case.
+        distributions: sent with the metrics.
     """
 
-    def __init__(self, base_url: str | None) -> None:
+    def __init__(self, base_url: str | None, distributions: Distributions) -> None:
         self._delivery = Delivery()
         logging.getLogger(_EXPORTER_LOG).setLevel(logging.CRITICAL + 1)
         logging.getLogger(_QUEUE_LOG).addFilter(self._is_news)
@@ -45,8 +58,10 @@ class Exporters:
         self._spans = OTLPSpanExporter(
             endpoint=f"{base}/v1/traces" if base else None, session=_WatchedSession(self._delivery)
         )
-        self._metrics = OTLPMetricExporter(
-            endpoint=f"{base}/v1/metrics" if base else None, session=_WatchedSession(self._delivery)
+        self._metrics = _MetricExporter(
+            distributions,
+            endpoint=f"{base}/v1/metrics" if base else None,
+            session=_WatchedSession(self._delivery),
         )
 
     def span_processor(self) -> BatchSpanProcessor:
@@ -70,6 +85,26 @@ class Exporters:
     def _is_news(self, record: logging.LogRecord) -> bool:
         del record
         return not self._delivery.failing
+
+
+class _MetricExporter(OTLPMetricExporter):
+    """Sends what the SDK read, and the distributions with it."""
+
+    def __init__(self, distributions: Distributions, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._distributions = distributions
+        wish = os.environ.get(OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE, "").strip().upper()
+        self._delta = Delta() if wish in _ASK_FOR_DELTAS else None
+
+    def export(
+        self, metrics_data: MetricsData, timeout_millis: float | None = None, **kwargs: Any
+    ) -> MetricExportResult:
+        """Send one reading."""
+        if self._delta is None:
+            complete = self._distributions.complete(metrics_data)
+        else:
+            complete = self._distributions.complete(metrics_data, self._delta.of)
+        return super().export(complete, timeout_millis, **kwargs)
 
 
 class Delivery:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
-from opentelemetry.metrics import CallbackOptions, Histogram, Meter, Observation
+from opentelemetry import trace
+from opentelemetry.metrics import CallbackOptions, Meter, Observation
+from opentelemetry.trace import SpanContext
 
 from router_server.core.errors import Outcome
 from router_server.core.observer import (
@@ -26,11 +28,10 @@ from router_server.core.observer import (
 from router_server.core.status import TargetSnapshot
 from router_server.core.types import Operation, Usage
 from router_server.telemetry import instruments, semconv
+from router_server.telemetry.distributions import Distribution, Distributions
 from router_server.telemetry.tally import Label, Tally
 
 Snapshot = Callable[[], Iterable[TargetSnapshot]]
-
-Labels = dict[str, str | int]
 
 DIRECT = "direct"
 """The route of calls that name a provider and a model, and their target in every label."""
@@ -45,30 +46,34 @@ class Metrics:
 
     Args:
         meter: makes the instruments.
+        distributions: makes the histograms.
         snapshot: gives every target's state when metrics are read. Called from other threads than the
             event loop's, so it only reads.
     """
 
-    def __init__(self, meter: Meter, snapshot: Snapshot) -> None:
+    def __init__(self, meter: Meter, distributions: Distributions, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
-        self._rpc_duration = _histogram(meter, instruments.RPC_DURATION)
-        self._call_duration = _histogram(meter, instruments.CALL_DURATION)
-        self._call_first_token = _histogram(meter, instruments.CALL_TIME_TO_FIRST_TOKEN)
+        create = distributions.create
+        self._call_duration = create(instruments.CALL_DURATION)
+        self._call_first_token = create(instruments.CALL_TIME_TO_FIRST_TOKEN)
+        self._rpcs = _Rpc(create(instruments.RPC_DURATION))
+        self._calls = _Call(self)
         self._failovers = Tally(meter, instruments.FAILOVERS)
         self._opens = Tally(meter, instruments.BREAKER_OPENS)
-        self._attempts = _AttemptInstruments(meter)
+        self._attempts = _AttemptInstruments(meter, create)
+        distributions.keep_place(meter)
         _observe_targets(meter, snapshot)
         _observe_providers(meter, snapshot)
 
     def rpc(self, start: RpcStart) -> RpcObservation:
         """Nothing is counted before the end."""
         del start
-        return _Rpc(self._rpc_duration)
+        return self._rpcs
 
     def call(self, start: CallStart) -> CallObservation:
         """Nothing is counted before the end."""
         del start
-        return _Call(self)
+        return self._calls
 
     def breaker_changed(self, target: str, provider: str, before: str, after: str) -> None:
         """Count an opening."""
@@ -90,43 +95,42 @@ class Metrics:
 
     def call_ended(self, record: CallRecord) -> None:
         """Count a call."""
-        route = {semconv.LABEL_ROUTE: record.start.route}
-        labels = {**route, semconv.LABEL_OPERATION: record.start.operation.value}
+        error = record.error.value if record.error is not None else None
         if record.cancelled:
-            labels[semconv.ERROR_TYPE] = Outcome.CANCELLED.value
-        elif record.error is not None:
-            labels[semconv.ERROR_TYPE] = record.error.value
-        self._call_duration.record(record.duration, labels)
+            error = Outcome.CANCELLED.value
+        span = _sampled_span()
+        route = record.start.route
+        self._call_duration.add(record.duration, (route, record.start.operation.value, error), span)
         if record.time_to_first_token is not None:
-            self._call_first_token.record(record.time_to_first_token, route)
+            self._call_first_token.add(record.time_to_first_token, (route,), span)
 
 
 class _AttemptInstruments:
     """What is counted of every attempt."""
 
-    def __init__(self, meter: Meter) -> None:
+    def __init__(self, meter: Meter, create: Callable[[instruments.Metric], Distribution]) -> None:
         self._attempts = Tally(meter, instruments.ATTEMPTS_MADE)
         self._rate_limited = Tally(meter, instruments.RATE_LIMITED)
-        self._queue_wait = _histogram(meter, instruments.QUEUE_WAIT)
+        self._queue_wait = create(instruments.QUEUE_WAIT)
         self._tokens = Tally(meter, instruments.TOKENS_USED)
         self._cost = Tally(meter, instruments.COST)
-        self._inference = _histogram(meter, instruments.INFERENCE_DURATION)
-        self._first_chunk = _histogram(meter, instruments.TIME_TO_FIRST_CHUNK)
-        self._per_chunk = _histogram(meter, instruments.TIME_PER_OUTPUT_CHUNK)
-        self._input = _histogram(meter, instruments.OPERATION_INPUT)
-        self._output = _histogram(meter, instruments.OPERATION_OUTPUT)
+        self._inference = create(instruments.INFERENCE_DURATION)
+        self._first_chunk = create(instruments.TIME_TO_FIRST_CHUNK)
+        self._per_chunk = create(instruments.TIME_PER_OUTPUT_CHUNK)
+        self._input = create(instruments.OPERATION_INPUT)
+        self._output = create(instruments.OPERATION_OUTPUT)
         self._used_input = Tally(meter, instruments.USAGE_INPUT)
         self._used_output = Tally(meter, instruments.USAGE_OUTPUT)
         self._cache_read = Tally(meter, instruments.USAGE_CACHE_READ)
         self._cache_write = Tally(meter, instruments.USAGE_CACHE_WRITE)
         self._reasoning = Tally(meter, instruments.USAGE_REASONING)
-        self._embeddings = _histogram(meter, instruments.EMBEDDINGS_DURATION)
-        self._embeddings_input = _histogram(meter, instruments.EMBEDDINGS_INPUT)
+        self._embeddings = create(instruments.EMBEDDINGS_DURATION)
+        self._embeddings_input = create(instruments.EMBEDDINGS_INPUT)
 
     def record(self, record: AttemptRecord) -> None:
         target = DIRECT if record.start.route == DIRECT else record.start.target
         self._attempts.add(1, (target, record.outcome.value))
-        self._queue_wait.record(record.queue_wait, {semconv.LABEL_TARGET: target})
+        self._queue_wait.add(record.queue_wait, (target,))
         if record.outcome is Outcome.RATE_LIMITED:
             self._rate_limited.add(1, (target,))
         if record.usage is not None:
@@ -143,22 +147,21 @@ class _AttemptInstruments:
             self._cost.add(usage.cost_nano_usd * _NANO, (target,))
 
     def _embedding(self, record: AttemptRecord) -> None:
-        labels = _named(_upstream(record.start))
-        self._embeddings.record(record.duration, _with_error(labels, record.outcome))
+        upstream, span = _upstream(record.start), _sampled_span()
+        self._embeddings.add(record.duration, (*upstream, _error(record.outcome)), span)
         if record.usage is not None:
-            self._embeddings_input.record(record.usage.input_tokens, labels)
+            self._embeddings_input.add(record.usage.input_tokens, upstream, span)
 
     def _generation(self, record: AttemptRecord) -> None:
-        upstream = _upstream(record.start)
-        labels = _named(upstream)
-        self._inference.record(record.duration, _with_error(labels, record.outcome))
+        upstream, span = _upstream(record.start), _sampled_span()
+        self._inference.add(record.duration, (*upstream, _error(record.outcome)), span)
         if record.time_to_first_token is not None:
-            self._first_chunk.record(record.time_to_first_token, labels)
+            self._first_chunk.add(record.time_to_first_token, upstream, span)
         if record.time_per_token is not None:
-            self._per_chunk.record(record.time_per_token, labels)
+            self._per_chunk.add(record.time_per_token, upstream, span)
         if record.usage is not None:
-            self._input.record(record.usage.input_tokens, labels)
-            self._output.record(record.usage.output_tokens, labels)
+            self._input.add(record.usage.input_tokens, upstream, span)
+            self._output.add(record.usage.output_tokens, upstream, span)
         self._used(record.usage or Usage(), (*upstream, semconv.MODALITY_UNKNOWN))
 
     def _used(self, usage: Usage, labels: tuple[Label, ...]) -> None:
@@ -174,34 +177,32 @@ class _AttemptInstruments:
 
 
 class _Rpc:
+    """All RPCs: nothing is kept of one."""
+
     __slots__ = ("_duration", "trace_id")
 
-    def __init__(self, duration: Histogram) -> None:
+    def __init__(self, duration: Distribution) -> None:
         self._duration = duration
         self.trace_id = ""
 
     def ended(self, record: RpcRecord) -> None:
-        labels = {
-            semconv.RPC_SYSTEM_NAME: semconv.GRPC,
-            semconv.RPC_METHOD: record.start.method,
-            semconv.RPC_RESPONSE_STATUS_CODE: record.code,
-        }
-        if record.code in semconv.RPC_SERVER_ERRORS:
-            labels[semconv.ERROR_TYPE] = record.code
-        self._duration.record(record.duration, labels)
+        error = record.code if record.code in semconv.RPC_SERVER_ERRORS else None
+        labels = (semconv.GRPC, record.start.method, record.code, error)
+        self._duration.add(record.duration, labels, _sampled_span())
 
 
 class _Call:
-    """A call and all of its attempts: neither keeps a state."""
+    """All calls: nothing is kept of one."""
 
-    __slots__ = ("_metrics",)
+    __slots__ = ("_attempts", "_metrics")
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
+        self._attempts = _Attempt(metrics)
 
     def attempt(self, start: AttemptStart) -> AttemptObservation:
         del start
-        return _Attempt(self._metrics)
+        return self._attempts
 
     def failed_over(self, failover: Failover) -> None:
         self._metrics.failed_over(failover)
@@ -211,6 +212,8 @@ class _Call:
 
 
 class _Attempt:
+    """All attempts: nothing is kept of one."""
+
     __slots__ = ("_metrics", "headers")
 
     def __init__(self, metrics: Metrics) -> None:
@@ -219,6 +222,12 @@ class _Attempt:
 
     def ended(self, record: AttemptRecord) -> None:
         self._metrics.attempt_ended(record)
+
+
+def _sampled_span() -> SpanContext | None:
+    """Return the current span, for examples of what was measured, if its trace is kept."""
+    context = trace.get_current_span().get_span_context()
+    return context if context.trace_flags.sampled else None
 
 
 def _upstream(start: AttemptStart) -> tuple[Label, ...]:
@@ -232,19 +241,8 @@ def _upstream(start: AttemptStart) -> tuple[Label, ...]:
     )
 
 
-def _named(values: tuple[Label, ...]) -> Labels:
-    pairs = zip(instruments.UPSTREAM_LABELS, values, strict=True)
-    return {name: value for name, value in pairs if value is not None}
-
-
-def _with_error(labels: Labels, outcome: Outcome) -> Labels:
-    return labels if outcome is Outcome.OK else {**labels, semconv.ERROR_TYPE: outcome.value}
-
-
-def _histogram(meter: Meter, metric: instruments.Metric) -> Histogram:
-    return meter.create_histogram(
-        metric.name, metric.unit, metric.description, explicit_bucket_boundaries_advisory=metric.buckets
-    )
+def _error(outcome: Outcome) -> str | None:
+    return None if outcome is Outcome.OK else outcome.value
 
 
 def _observe_targets(meter: Meter, snapshot: Snapshot) -> None:

@@ -14,11 +14,11 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
-from opentelemetry.sdk.metrics import AlwaysOffExemplarFilter, MeterProvider
-from opentelemetry.sdk.metrics.export import MetricReader
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import MetricReader, MetricsData
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import ParentBasedTraceIdRatio
@@ -28,6 +28,7 @@ from prometheus_client.exposition import choose_encoder
 from router_server.core.observer import Observer, RpcObserver
 from router_server.telemetry import semconv
 from router_server.telemetry.access_log import AccessLog, BreakerLog
+from router_server.telemetry.distributions import Distributions
 from router_server.telemetry.logs import LogFormat, Logs, configure
 from router_server.telemetry.metrics import Metrics, Snapshot
 from router_server.telemetry.passthrough import Passthrough
@@ -134,13 +135,14 @@ def build(settings: TelemetrySettings, snapshot: Snapshot, shared: Shared = noth
         shared: gives how the shared state is, likewise.
     """
     logs = configure(settings.log_format, settings.log_level)
-    exporters = _exporters(settings)
+    distributions = Distributions()
+    exporters = _exporters(settings, distributions)
     resource = _resource(settings)
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
-    meters = _meter_provider(resource, registry, exporters)
+    meters = _meter_provider(resource, registry, exporters, distributions)
     meter = meters.get_meter(semconv.SCOPE, schema_url=semconv.SCHEMA_URL)
-    metrics = Metrics(meter, snapshot)
+    metrics = Metrics(meter, distributions, snapshot)
     observe_shared(meter, shared)
     tracers = _tracer_provider(settings, resource, exporters) if exporters else None
     tracing = _tracing(settings, tracers) if tracers else Passthrough()
@@ -163,13 +165,13 @@ def build(settings: TelemetrySettings, snapshot: Snapshot, shared: Shared = noth
     )
 
 
-def _exporters(settings: TelemetrySettings) -> Exporters | None:
+def _exporters(settings: TelemetrySettings, distributions: Distributions) -> Exporters | None:
     names = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
     if not settings.otlp_endpoint and not any(map(os.environ.get, names)):
         return None
     from router_server.telemetry.export import Exporters  # noqa: PLC0415 - 0.3 s that others can spare
 
-    return Exporters(settings.otlp_endpoint)
+    return Exporters(settings.otlp_endpoint, distributions)
 
 
 def _resource(settings: TelemetrySettings) -> Resource:
@@ -184,14 +186,28 @@ def _resource(settings: TelemetrySettings) -> Resource:
 
 
 def _meter_provider(
-    resource: Resource, registry: CollectorRegistry, exporters: Exporters | None
+    resource: Resource,
+    registry: CollectorRegistry,
+    exporters: Exporters | None,
+    distributions: Distributions,
 ) -> MeterProvider:
-    readers: list[MetricReader] = [PrometheusMetricReader(registry=registry, scope_info_enabled=False)]
-    if exporters is None:
-        # Exemplars go out by OTLP only, and cost some of every measurement.
-        return MeterProvider(readers, resource, AlwaysOffExemplarFilter(), shutdown_on_exit=False)
-    readers.append(exporters.metric_reader())
+    readers: list[MetricReader] = [_PrometheusReader(registry, distributions)]
+    if exporters is not None:
+        readers.append(exporters.metric_reader())
     return MeterProvider(readers, resource, shutdown_on_exit=False)
+
+
+class _PrometheusReader(PrometheusMetricReader):
+    """Reads the SDK's metrics, and the distributions with them."""
+
+    def __init__(self, registry: CollectorRegistry, distributions: Distributions) -> None:
+        super().__init__(registry=registry, scope_info_enabled=False)
+        self._distributions = distributions
+
+    def _receive_metrics(
+        self, metrics_data: MetricsData, timeout_millis: float = 10_000, **kwargs: Any
+    ) -> None:
+        super()._receive_metrics(self._distributions.complete(metrics_data), timeout_millis, **kwargs)
 
 
 def _tracer_provider(settings: TelemetrySettings, resource: Resource, exporters: Exporters) -> TracerProvider:

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
+import pytest
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality
-from prometheus_client import Metric
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader, Metric
+from prometheus_client import Metric as Family
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
@@ -15,6 +19,7 @@ from router_server.core.shared import SharedSnapshot
 from router_server.core.status import TargetSnapshot
 from router_server.core.types import Operation
 from router_server.telemetry import Telemetry, TelemetrySettings, build, instruments
+from router_server.telemetry.distributions import Delta, Distributions
 from tests.telemetry.collector import Collector, attributes
 from tests.telemetry.driver import (
     EMBED,
@@ -45,7 +50,7 @@ UPSTREAM = {
 class Scrape:
     """Labels with an empty value are left out: to Prometheus they are the same as none."""
 
-    def __init__(self, families: Iterable[Metric]) -> None:
+    def __init__(self, families: Iterable[Family]) -> None:
         self.families = {family.name: family for family in families}
 
     def value(self, name: str, **labels: str) -> float:
@@ -247,6 +252,58 @@ async def test_every_metric_has_its_name_and_only_its_labels(otlp: Collector) ->
                 wire.histogram.aggregation_temporality
                 == AggregationTemporality.AGGREGATION_TEMPORALITY_CUMULATIVE
             )
+
+
+async def test_a_collector_that_asks_for_deltas_is_told_so(
+    otlp: Collector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "delta")
+    settings = TelemetrySettings(otlp_endpoint=otlp.url, log_format="json", log_level="critical")
+    telemetry = build(settings, tuple)
+    drive(telemetry, answered(FIRST))
+    await telemetry.shutdown()
+
+    for metric in (instruments.CALL_DURATION, instruments.ATTEMPTS_MADE):
+        wire = otlp.metrics[metric.name]
+        data = getattr(wire, str(wire.WhichOneof("data")))
+        assert data.aggregation_temporality == AggregationTemporality.AGGREGATION_TEMPORALITY_DELTA
+
+
+def test_a_delta_is_what_was_added_since_it_was_last_asked_for() -> None:
+    reader = InMemoryMetricReader()
+    distributions, delta = Distributions(), Delta()
+    distributions.keep_place(MeterProvider([reader], shutdown_on_exit=False).get_meter("test"))
+    waits = distributions.create(instruments.QUEUE_WAIT)
+
+    def read(change: Callable[[Metric], Metric]) -> list[tuple[Any, int, float, list[int]]]:
+        data = reader.get_metrics_data()
+        assert data is not None
+        (metric,) = distributions.complete(data, change).resource_metrics[0].scope_metrics[0].metrics
+        points: Any = metric.data.data_points
+        return [(p.attributes["target"], p.count, p.sum, list(filter(None, p.bucket_counts))) for p in points]
+
+    waits.add(0.5, ("a",))
+    waits.add(0.5, ("a",))
+    assert read(delta.of) == [("a", 2, 1.0, [2])]
+    waits.add(0.0, ("a",))
+    waits.add(100.0, ("b",))
+    assert read(delta.of) == [("a", 1, 0.0, [1]), ("b", 1, 100.0, [1])]
+    assert read(delta.of) == []
+    assert read(lambda metric: metric) == [("a", 3, 1.0, [1, 2]), ("b", 1, 100.0, [1])]
+
+
+async def test_an_example_of_what_was_measured_names_its_trace_if_that_is_kept(otlp: Collector) -> None:
+    for ratio, kept in ((1.0, 1), (0.0, 0)):
+        settings = TelemetrySettings(
+            otlp_endpoint=otlp.url, sample_ratio=ratio, log_format="json", log_level="critical"
+        )
+        telemetry = build(settings, tuple)
+        drive(telemetry, answered(FIRST))
+        await telemetry.shutdown()
+        (point,) = otlp.metrics[instruments.RPC_DURATION.name].histogram.data_points
+        named = {example.trace_id for example in point.exemplars}
+        assert len(named) == kept
+        assert named <= {span.trace_id for span in otlp.spans}
 
 
 async def test_what_is_not_remote_has_no_address(otlp: Collector) -> None:
