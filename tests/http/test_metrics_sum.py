@@ -3,7 +3,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest
 
@@ -97,6 +97,7 @@ def test_nonsense_is_an_error(text: str) -> None:
         parsed(text)
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.lists(st.tuples(st.sampled_from("abc"), st.floats(0.001, 1e6)), max_size=8), min_size=1, max_size=4
@@ -123,8 +124,8 @@ def test_a_sum_is_what_one_process_would_have_counted(workers: list[list[tuple[s
 
 async def test_the_workers_own_telemetry_adds_up_to_a_valid_exposition() -> None:
     targets = (TargetSnapshot("openai-mini", "openai", inflight=1, breaker="open", healthy=False),)
-    settings = TelemetrySettings(log_format="json", log_level="critical")
-    one, two = build(settings, lambda: targets), build(settings, lambda: targets)
+    quiet = TelemetrySettings(log_format="json", log_level="critical")
+    one, two = build(quiet, lambda: targets), build(quiet, lambda: targets)
     drive(one, failed(FIRST), answered(SECOND))
     drive(two, answered(SECOND))
     parts = [parsed(each.render()[0].decode()) for each in (one, two)]
