@@ -18,6 +18,7 @@ from router_server.config.secrets import secrets_of
 from router_server.config.tree import Config, ServerConfig
 from router_server.core.observers import fan_out, fan_out_rpc
 from router_server.core.provider import Capability
+from router_server.engines.running import engines_running, engines_seen
 from router_server.http.server import Exposition, HttpServer, HttpStartError
 from router_server.providers import SetupError
 from router_server.rpc.binding import BindError, TlsError
@@ -147,9 +148,13 @@ async def running(
         stack.push_async_callback(telemetry.shutdown)
         stack.push_async_callback(state.close)
         await state.connect()
-        assembly = _assemble(config, telemetry, changed)
+        engines = (
+            worker.engines if worker else await stack.enter_async_context(engines_running(config, announce))
+        )
+        assembly = _assemble(config, telemetry, changed, engines)
         assembled.append(assembly)
         stack.push_async_callback(assembly.close)
+        await stack.enter_async_context(engines_seen(assembly.engines, engines))
         health = HealthBoard()
         observer = fan_out_rpc(telemetry.rpc_observers)
         settings = _server_settings(config.server, reuse_port=worker is not None)
@@ -192,11 +197,11 @@ async def listen_http(http: HttpServer, address: str) -> int:
         raise StartError(str(error)) from None
 
 
-def _assemble(config: Config, telemetry: Telemetry, changed: asyncio.Event) -> Assembly:
+def _assemble(config: Config, telemetry: Telemetry, changed: asyncio.Event, engines: Path | None) -> Assembly:
     observer = fan_out((CallHolder(), *telemetry.observers))
     clock = asyncio.get_running_loop().time
     try:
-        return assemble(config, observer, clock, changed=changed.set)
+        return assemble(config, observer, clock, changed=changed.set, engines=engines)
     except SetupError as error:
         raise StartError(str(error)) from None
 
@@ -250,7 +255,7 @@ async def _show_health(assembly: Assembly, state: State, health: HealthBoard, ch
         for name, target in assembly.targets.items():
             health.set(f"target/{name}", target.serving)
         for route in assembly.routes:
-            health.set(f"route/{route.name}", any(target.serving for target in route.targets))
+            health.set(f"route/{route.name}", any(target.takes_calls for target in route.targets))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_HEALTH_REFRESH):
                 await changed.wait()

@@ -8,12 +8,15 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 
 from router_server.config.tree import Config, HealthCheckConfig, TargetConfig
 from router_server.core.adaptive import Adaptive
 from router_server.core.breaker import BreakerSettings, BreakerState
 from router_server.core.checks import Checks
 from router_server.core.deadline import Timeouts
+from router_server.core.engine_view import EngineView
 from router_server.core.limiter import Limiter, Limits
 from router_server.core.observer import Observer
 from router_server.core.observers import fan_out
@@ -22,6 +25,7 @@ from router_server.core.router import Router, RouterSettings, no_direct
 from router_server.core.speeds import SpeedBoard
 from router_server.core.status import TargetSnapshot
 from router_server.core.target import HealthCheck, Route, Target, TargetSettings, Upstream
+from router_server.engines.wanted import engine_of, socket_of
 from router_server.pricing import cost_function
 from router_server.providers import load_kind
 from router_server.routing import route_of
@@ -47,6 +51,11 @@ class Assembly:
         """Return every configured target as it is now."""
         return [_snapshot(target) for target in self.targets.values()]
 
+    @property
+    def engines(self) -> dict[str, EngineView]:
+        """The views of engines, by the provider's name."""
+        return {name: one.engine for name, one in self.upstreams.items() if one.engine is not None}
+
     async def close(self) -> None:
         """Close every upstream."""
         for upstream in self.upstreams.values():
@@ -65,7 +74,14 @@ def prepare(config: Config, progress: Callable[[str], None]) -> None:
             kind.prepare(_surroundings(config, name), progress)
 
 
-def assemble(config: Config, observer: Observer, clock: Clock, *, changed: Callable[[], None]) -> Assembly:
+def assemble(
+    config: Config,
+    observer: Observer,
+    clock: Clock,
+    *,
+    changed: Callable[[], None],
+    engines: Path | None = None,
+) -> Assembly:
     """Build the router that ``config`` describes. Opens no connection.
 
     Args:
@@ -73,11 +89,12 @@ def assemble(config: Config, observer: Observer, clock: Clock, *, changed: Calla
         observer: sees every call.
         clock: monotonic seconds, the event loop's.
         changed: called whenever the health of a target may have changed.
+        engines: the folder of the engines' sockets, where there are any.
 
     Raises:
         SetupError: a provider lacks something that only the machine can give.
     """
-    parts = _Parts(config, observer, clock, changed)
+    parts = _Parts(config, observer, clock, changed, engines)
     upstreams = {name: parts.upstream(name) for name in config.providers}
     targets = {name: parts.target(name, t, upstreams[t.provider]) for name, t in config.targets.items()}
     direct: OrderedDict[str, Target] = OrderedDict()
@@ -86,6 +103,9 @@ def assemble(config: Config, observer: Observer, clock: Clock, *, changed: Calla
         return [t for t in (*targets.values(), *direct.values()) if t.upstream is upstream]
 
     checks = Checks(list(upstreams.values()), targets_of, changed)
+    for upstream in upstreams.values():
+        if upstream.engine is not None:
+            upstream.engine.changed = partial(checks.engine_changed, upstream)
     speeds = SpeedBoard(clock)
     if any(route.strategy == "lowest_latency" for route in config.routes.values()):
         observer = fan_out((observer, speeds))
@@ -111,6 +131,7 @@ class _Parts:
     observer: Observer
     clock: Clock
     changed: Callable[[], None]
+    engines: Path | None
 
     def upstream(self, name: str) -> Upstream:
         provider = self.config.providers[name]
@@ -123,14 +144,20 @@ class _Parts:
         return Upstream(
             name=name,
             kind=provider.kind,
-            provider=kind.create(provider.settings, _surroundings(self.config, name)),
+            provider=kind.create(provider.settings, _surroundings(self.config, name, self.engines)),
             limiter=limiter,
+            engine=self.engine(name, limiter),
             adaptive=None if adaptive is None else Adaptive(limiter, adaptive.min, self.clock),
             retries=provider.retries,
             trace_context=provider.trace_context,
             required=provider.required,
             check=_check(provider.health_check),
         )
+
+    def engine(self, name: str, limiter: Limiter) -> EngineView | None:
+        """Return the view of a provider's engine, where it has one."""
+        spec = None if self.engines is None else engine_of(self.config, name, self.engines)
+        return None if spec is None else EngineView(limiter, spec.while_starting, spec.while_waking)
 
     def target(self, name: str, target: TargetConfig, upstream: Upstream) -> Target:
         settings = TargetSettings(
@@ -184,13 +211,14 @@ class _Parts:
         self.changed()
 
 
-def _surroundings(config: Config, name: str) -> Surroundings:
+def _surroundings(config: Config, name: str, engines: Path | None = None) -> Surroundings:
     provider = config.providers[name]
     return Surroundings(
         name=name,
         retry_after_cap=provider.retry_after_cap,
         max_connections=provider.max_concurrency,
         models=tuple(target.model for target in config.targets.values() if target.provider == name),
+        socket="" if engines is None else socket_of(config, name, engines),
     )
 
 

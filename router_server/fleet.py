@@ -13,8 +13,11 @@ from pathlib import Path
 
 from router_server.app import Announce, StartError, listen_http, served, stop_signals
 from router_server.config import Config
+from router_server.config.secrets import secrets_of
+from router_server.engines.running import engines_running
 from router_server.http.gathering import WorkerMetrics
 from router_server.http.server import HttpServer
+from router_server.telemetry import register_secret
 from router_server.telemetry.logs import configure
 from router_server.workers import Task, WorkerError, Workers, divided, reserved, started
 
@@ -42,11 +45,15 @@ async def _serve(config: Config, announce: Announce, told_to_stop: asyncio.Event
     async with AsyncExitStack() as stack:
         log = config.telemetry.log
         stack.callback(configure(log.format, log.level).close)
+        for secret in secrets_of(config):
+            register_secret(secret)
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="modelrouter-")))
         address = stack.enter_context(reserved(config.server.listen))
         sockets = [folder / f"worker-{number}.sock" for number in range(count)]
+        engines = await stack.enter_async_context(engines_running(config, announce))
         share = _share(config, address)
-        workers = await stack.enter_async_context(started([Task(share, socket) for socket in sockets]))
+        tasks = [Task(share, socket, engines) for socket in sockets]
+        workers = await stack.enter_async_context(started(tasks))
         http_port = await _start_http(config, sockets, workers, stack)
         announce(served(config, int(address.rpartition(":")[2]), http_port))
         announce(f"{count} workers; each has 1/{count} of every concurrency limit and queue.")

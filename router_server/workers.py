@@ -34,10 +34,17 @@ class WorkerError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What a worker is told on its standard input: its configuration, and where its metrics are fetched."""
+    """What a worker is told on its standard input.
+
+    Attributes:
+        config: with the worker's share of every limit.
+        metrics_socket: where its metrics are fetched.
+        engines: the folder of the engines' sockets, where there are any; the parent runs them.
+    """
 
     config: Config
     metrics_socket: Path
+    engines: Path | None = None
 
 
 def divided(config: Config) -> Config:

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator
 from enum import Enum
 from importlib.metadata import entry_points
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final, get_args, get_origin
 
@@ -22,12 +23,13 @@ from pydantic.fields import FieldInfo
 from router_server.config.tree import Config
 from router_server.config.values import Duration, Timeout
 from router_server.providers import GROUP, load_kind
+from router_server.providers._settings import Seconds
 
 MARKER: Final = "<!-- generated below this line by: python -m router_server.config.key_table -->\n"
 
 _HEAD: Final = ("| key | default | meaning |", "|---|---|---|")
 _REQUIRED: Final = "required"
-_DURATIONS: Final = frozenset(get_args(alias)[1] for alias in (Duration, Timeout))
+_DURATIONS: Final = frozenset(get_args(alias)[1] for alias in (Duration, Timeout, Seconds))
 _ATTRIBUTE: Final = re.compile(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", re.MULTILINE)
 
 
@@ -75,11 +77,20 @@ def _rows(model: type[BaseModel], prefix: str, seen: set[type[BaseModel]]) -> It
             yield from _rows(inner, f"{key}.", seen)
 
 
-def _rows_of_kind(settings: type[BaseModel]) -> Iterator[str]:
+def _rows_of_kind(settings: type[BaseModel], prefix: str = "") -> Iterator[str]:
     meanings = dict(_ATTRIBUTE.findall(inspect.getdoc(settings) or ""))
     for name, field in settings.model_fields.items():
-        meaning = " ".join((field.description or meanings.get(name, "")).split())
-        yield _row(name, _default(field), meaning.replace("``", "`").removesuffix("."))
+        inner = _section(field.annotation)
+        if inner is None or not _is_section(field):
+            meaning = " ".join((field.description or meanings.get(name, "")).split())
+            yield _row(f"{prefix}{name}", _default(field), meaning.replace("``", "`").removesuffix("."))
+        if inner is not None and get_origin(field.annotation) is not tuple:
+            yield from _rows_of_kind(inner, f"{prefix}{name}.")
+
+
+def _is_section(field: FieldInfo) -> bool:
+    """Tell whether a key holds a section in any case, so that the keys in it say all."""
+    return not field.is_required() and isinstance(field.get_default(call_default_factory=True), BaseModel)
 
 
 def _section(annotation: Any) -> type[BaseModel] | None:
@@ -100,9 +111,15 @@ def _default(field: FieldInfo) -> str:
         return f"`{value.value}`"
     if isinstance(value, bool) or value is None:
         return f"`{ {True: 'true', False: 'false', None: 'null'}[value] }`"
-    if _DURATIONS.intersection(field.metadata):
+    if _is_duration(field):
         return f"`{value:g}s`"
     return f"`{list(value) if isinstance(value, tuple) else value}`"
+
+
+def _is_duration(field: FieldInfo) -> bool:
+    """Tell whether the value is seconds; of one that may be null, the member of the union says so."""
+    members = (getattr(member, "__metadata__", ()) for member in get_args(field.annotation))
+    return not _DURATIONS.isdisjoint(chain(field.metadata, *members))
 
 
 def _is_container(field: FieldInfo) -> bool:

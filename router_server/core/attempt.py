@@ -7,6 +7,7 @@ to know what comes after it: `plan` and `router` do.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
@@ -54,6 +55,7 @@ class Attempt:
         self.call = call
         self.target = target
         self.measures = Measures()
+        self._engine = target.upstream.engine
         self._step = step
         self._check_soon = check_soon
         self._began = call.clock()
@@ -85,6 +87,8 @@ class Attempt:
         Raises:
             UpstreamError: the attempt failed; breaker, cooling, record and permit are settled.
         """
+        if self._engine is not None and not self._engine.admits():
+            raise UpstreamError(Outcome.CIRCUIT_OPEN, "engine_not_ready")
         leave = self.target.breaker.enter(force=self._step.last_resort)
         if leave is None:
             raise UpstreamError(Outcome.CIRCUIT_OPEN, "breaker_open")
@@ -210,11 +214,13 @@ class Attempt:
 
     async def _with_permit(self, work: Callable[[Attempt], Awaitable[T]]) -> T:
         limiter = self.target.upstream.limiter
+        # What an engine takes to start or wake has nothing to do with how long a full queue is worth it.
+        patience = math.inf if limiter.paused else limiter.limits.queue_timeout
         permit = await limiter.acquire(
             self.target.gate,
             priority=self.call.request.routing.priority,
             size=self.call.prompt_tokens,
-            max_wait=0.0 if self._step.hedge else self._timers.queue(limiter.limits.queue_timeout).limit,
+            max_wait=0.0 if self._step.hedge else self._timers.queue(patience).limit,
         )
         try:
             self.measures.permitted_at = self.call.clock()
@@ -226,11 +232,16 @@ class Attempt:
             permit.release()
 
     def _saw_token(self) -> None:
+        self._tell_engine()
         first = self.measures.first_token_at is None
         self.measures.saw_token(self.call.clock())
         if first and self._place is not None:
             seconds = self.measures.time_to_first_token or 0.0
             self._place.began(self.target.pace, self.call.prompt_tokens, seconds)
+
+    def _tell_engine(self) -> None:
+        if self._engine is not None:
+            self._engine.progress += 1
 
     def _cancelled(self) -> UpstreamError:
         if not self._lost:
@@ -275,6 +286,7 @@ class Attempt:
         effect = self._effect(failure)
         self._tell_breaker(effect, failure, leave)
         if failure is None:
+            self._tell_engine()
             self.target.cooldown.answered()
             self.target.upstream.healthy = self.target.upstream.healthy or None
         else:

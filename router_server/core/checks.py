@@ -56,13 +56,19 @@ class Checks:
         if asked is not None:
             asked.set()
 
+    def engine_changed(self, upstream: Upstream) -> None:
+        """What was known of the provider was about its engine as it was: ask anew."""
+        upstream.healthy = None
+        self._asked[upstream.name].set()
+        self._changed()
+
     async def check(self, upstream: Upstream, settings: HealthCheck) -> bool | None:
         """Ask one provider once, and apply what it says."""
         suspects = [t for t in self._targets_of(upstream) if t in self._suspects]
         well: bool | None = False
         try:
             async with asyncio.timeout(settings.timeout):
-                well = await upstream.provider.check()
+                well = await _answer(upstream)
         except TimeoutError:
             well = False
         except Exception:  # noqa: BLE001 - a kind is someone else's code; the checks of the others go on
@@ -103,3 +109,10 @@ class Checks:
             elif well is False and suspicion is BreakerEffect.CHECK:
                 target.breaker.check_failed()
         self._changed()
+
+
+async def _answer(upstream: Upstream) -> bool | None:
+    """Ask; of an engine that is not ready its own state tells more than any check."""
+    if upstream.engine is not None and not upstream.engine.ready:
+        return None
+    return await upstream.provider.check()

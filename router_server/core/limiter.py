@@ -74,13 +74,15 @@ class Limiter:
     """One provider's slots and the queue before them.
 
     Between two steps no waiter in the queue could be admitted, so a newcomer who finds room takes nobody's
-    place. ``max_concurrency`` may be changed at any time; `admit` then lets in whoever fits.
+    place. ``max_concurrency`` may be changed at any time; `admit` then lets in whoever fits. While it is
+    paused nobody gets a slot.
     """
 
     def __init__(self, limits: Limits, clock: Callable[[], float]) -> None:
         self.limits = limits
         self.max_concurrency = limits.max_concurrency
         self.inflight = 0
+        self.paused = False
         self._clock = clock
         self._waiters: list[_Waiter] = []
         self._arrivals = 0
@@ -117,12 +119,21 @@ class Limiter:
 
     def has_room(self, gate: Gate) -> bool:
         """Tell whether a newcomer would get a slot at once."""
-        return self.inflight < self.max_concurrency and gate.open
+        return not self.paused and self.inflight < self.max_concurrency and gate.open
+
+    def pause(self) -> None:
+        """Let nobody in from now on."""
+        self.paused = True
+
+    def resume(self) -> None:
+        """Let in again, first those who have waited."""
+        self.paused = False
+        self.admit()
 
     def admit(self) -> None:
         """Let in everyone who fits, in order."""
         now = self._clock()
-        while self.inflight < self.max_concurrency:
+        while not self.paused and self.inflight < self.max_concurrency:
             # A cancelled waiter is still in the queue until its task runs.
             waiting = [w for w in self._waiters if w.gate.open and not w.admitted.done()]
             if not waiting:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
 
+from router_server.core.engine import EngineSpec
 from router_server.core.types import Answer, ChatRequest, Embeddings, EmbedRequest, Json, Message, StreamItem
 
 
@@ -145,12 +146,14 @@ class Surroundings:
         retry_after_cap: the longest wait believed of an upstream, seconds.
         max_connections: how many connections may be open at once: the provider's max_concurrency.
         models: the upstream models that the targets of this provider name.
+        socket: the Unix socket of the provider's engine, where it has one.
     """
 
     name: str
     retry_after_cap: float = 60.0
     max_connections: int = 64
     models: tuple[str, ...] = ()
+    socket: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +171,8 @@ class ProviderKind:
         create: makes a provider from validated settings; called inside the running event loop; opens
             no connection yet.
         summary: one line for the documentation.
+        engine: the process that the router must run for a provider with these settings, listening on the
+            socket whose path is the second argument; None, or a kind without this: it needs none.
     """
 
     name: str
@@ -177,6 +182,7 @@ class ProviderKind:
     summary: str = ""
     able: Callable[[Any, str], frozenset[Capability]] | None = None
     prepare: Callable[[Surroundings, Callable[[str], None]], object] | None = None
+    engine: Callable[[Any, str], EngineSpec | None] | None = None
 
     def capabilities_of(self, settings: Any, model: str) -> frozenset[Capability]:
         """Return what ``model`` can do under ``settings``, unless the configuration says otherwise."""

@@ -13,6 +13,7 @@ from router_server.core.adaptive import Adaptive
 from router_server.core.breaker import Breaker, BreakerSettings, BreakerState
 from router_server.core.cooldown import Cooldown
 from router_server.core.deadline import Timeouts
+from router_server.core.engine_view import EngineView
 from router_server.core.errors import Outcome
 from router_server.core.hedge import Hedging
 from router_server.core.latency import Latencies
@@ -36,7 +37,8 @@ class Upstream:
     """A provider in service.
 
     ``healthy`` is the last word of the active check, None where nothing is known; ``checked`` tells whether
-    it was ever asked. ``adaptive`` moves the limiter's limit, where the configuration says so.
+    it was ever asked. ``adaptive`` moves the limiter's limit, where the configuration says so; ``engine`` is
+    the provider's own process, where the router runs one.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Upstream:
     provider: Provider = field(repr=False)
     limiter: Limiter = field(repr=False)
     adaptive: Adaptive | None = field(default=None, repr=False)
+    engine: EngineView | None = field(default=None, repr=False)
     retries: int = 1
     trace_context: bool = True
     required: bool = False
@@ -54,6 +57,8 @@ class Upstream:
     @property
     def ready(self) -> bool:
         """Tell whether a server that requires this provider may be ready."""
+        if self.engine is not None and not self.engine.at_call:
+            return False
         return self.check is None or (self.checked and self.healthy is not False)
 
 
@@ -120,13 +125,18 @@ class Target:
 
     @property
     def serving(self) -> bool:
+        """Tell whether calls go there by choice, and would not have to wait for its engine."""
+        return self.takes_calls and (self.upstream.engine is None or self.upstream.engine.ready)
+
+    @property
+    def takes_calls(self) -> bool:
         """Tell whether calls go there by choice."""
         return self._blocked is None
 
     @property
     def available(self) -> bool:
-        """Tell whether a call would go there now: it serves, and does not rest after a rate limit."""
-        return self.serving and self.cooldown.remaining <= 0
+        """Tell whether a call would go there now: it takes calls, and does not rest after a rate limit."""
+        return self.takes_calls and self.cooldown.remaining <= 0
 
     @property
     def free(self) -> bool:
@@ -155,6 +165,8 @@ class Target:
         if self.cooldown.benched is not None:
             return self.cooldown.benched
         if not self.breaker.admits or self.upstream.healthy is False:
+            return Outcome.CIRCUIT_OPEN
+        if self.upstream.engine is not None and self.upstream.engine.blocked:
             return Outcome.CIRCUIT_OPEN
         return None
 

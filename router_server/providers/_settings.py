@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, SecretStr
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
+from router_server.core.duration import parse_duration
 from router_server.providers._endpoint import parse_endpoint
 
 
@@ -18,6 +19,13 @@ def _http_url(text: str) -> str:
 def _url(text: str) -> str:
     parse_endpoint(text)
     return text.strip()
+
+
+def _seconds(value: Any) -> float:
+    try:
+        return parse_duration(value)
+    except (TypeError, ValueError):
+        raise ValueError("is not a duration; write 500ms, 5s, 2m or 1h30m") from None
 
 
 def _header_safe(secret: SecretStr) -> SecretStr:
@@ -36,6 +44,9 @@ Url = Annotated[str, AfterValidator(_url)]
 
 ApiKey = Annotated[SecretStr, AfterValidator(_header_safe)]
 """A credential that is sent in a header; empty means that none is sent."""
+
+Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0)]
+"""A duration that is not 0, written as ``500ms``, ``5s``, ``1h30m`` or a bare number."""
 
 
 def bearer(api_key: SecretStr | None) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 OpenAI's wire, and what vLLM adds to it: top_k, answers bound by a regex, a grammar or a choice, scheduling
 priority, and the continuation of an assistant message. Field names are those of vLLM 0.12 and later.
-Refuses to know how the server is started.
+Where the router is to run the server itself, `_vllm_serve` says how. Refuses to know processes.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, Final, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator, model_validator
 
+from router_server.core.engine import EngineSpec
 from router_server.core.errors import UpstreamError
 from router_server.core.provider import (
     Capability,
@@ -33,6 +34,7 @@ from router_server.providers._openai_wire import OpenAIWire
 from router_server.providers._openai_wire_errors import read_error
 from router_server.providers._openai_wire_request import Constraint, Dialect
 from router_server.providers._settings import ApiKey, Url, bearer
+from router_server.providers._vllm_serve import ServeSettings, spec_of
 
 _API: Final = "/v1"
 _MAX_EMBED_BATCH: Final = 2048
@@ -51,19 +53,36 @@ class Settings(BaseModel):
     Attributes:
         base_url: ``http://host:port/v1`` or ``unix:///path/to.sock``; without a path, /v1 is understood.
         api_key: the credential, where the server was started with one.
+        serve: instead of base_url: the router starts the server itself, as its child.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
-    base_url: Url
+    base_url: Url | None = None
     api_key: ApiKey | None = None
+    serve: ServeSettings | None = None
+
+    @field_validator("serve")
+    @classmethod
+    def _stands_alone(cls, serve: ServeSettings | None, info: ValidationInfo) -> ServeSettings | None:
+        if serve is not None and info.data.get("base_url") is not None:
+            raise ValueError("stands beside base_url; keep one of the two")
+        return serve
+
+    @model_validator(mode="after")
+    def _is_somewhere(self) -> Self:
+        if self.base_url is None and self.serve is None:
+            raise ValueError(
+                "says neither where a server is nor that one is to be started; add base_url or serve"
+            )
+        return self
 
 
 class VllmProvider:
     """One vLLM server."""
 
     def __init__(self, settings: Settings, surroundings: Surroundings) -> None:
-        endpoint = parse_endpoint(settings.base_url, default_path=_API)
+        endpoint = parse_endpoint(settings.base_url or f"unix://{surroundings.socket}", default_path=_API)
         self._http = HttpClient(endpoint, bearer(settings.api_key), surroundings, _read_error)
         self._wire = OpenAIWire(self._http, _DIALECT)
         self._schedules_by_priority = True
@@ -169,6 +188,10 @@ def _create(settings: Settings, surroundings: Surroundings) -> Provider:
     return VllmProvider(settings, surroundings)
 
 
+def _engine(settings: Settings, socket: str) -> EngineSpec | None:
+    return None if settings.serve is None else spec_of(settings.serve, settings.api_key, socket)
+
+
 _CAPABILITIES: Final = frozenset(
     {
         Capability.CHAT,
@@ -202,5 +225,6 @@ KIND: Final = ProviderKind(
     capabilities=_CAPABILITIES,
     able=lambda _settings, model: embedding_if_called_so(_CAPABILITIES, model),
     create=_create,
-    summary="A vLLM server, over http(s) or a unix socket.",
+    engine=_engine,
+    summary="A vLLM server, over http(s) or a unix socket, or as a child of the router.",
 )

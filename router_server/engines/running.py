@@ -1,0 +1,59 @@
+"""All engines of a configuration, as long as a context lasts."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+from router_server.config.secrets import secrets_of
+from router_server.config.tree import Config
+from router_server.core.engine_view import EngineView
+from router_server.engines.desk import Desk
+from router_server.engines.link import linked
+from router_server.engines.supervisor import Supervisor, environment_without
+from router_server.engines.wanted import engines_of, private_folder
+
+_DESK: Final = "desk"
+
+
+@asynccontextmanager
+async def engines_running(config: Config, announce: Callable[[str], None]) -> AsyncIterator[Path | None]:
+    """Run every engine that ``config`` wants; give the folder of their sockets, or None where it wants none.
+
+    When this is left, no process of any engine is left.
+
+    Args:
+        config: its secrets are not handed down in variables, but for those that an engine is given.
+        announce: told of starts in plain words.
+    """
+    async with AsyncExitStack() as stack:
+        folder = stack.enter_context(private_folder())
+        specs = engines_of(config, folder)
+        if not specs:
+            yield None
+            return
+        environment = environment_without(os.environ, secrets_of(config))
+        engines = {name: Supervisor(name, spec, environment, announce) for name, spec in specs.items()}
+        desk = Desk(engines)
+        await desk.listen(folder / _DESK)
+        stack.push_async_callback(desk.close)
+        try:
+            for engine in engines.values():
+                engine.begin()
+            yield folder
+        finally:
+            await asyncio.gather(*(engine.stop() for engine in engines.values()))
+
+
+@asynccontextmanager
+async def engines_seen(views: Mapping[str, EngineView], folder: Path | None) -> AsyncIterator[None]:
+    """Keep ``views`` of the engines in ``folder`` true as long as the context lasts."""
+    if folder is None:
+        yield
+        return
+    async with linked(views, folder / _DESK):
+        yield

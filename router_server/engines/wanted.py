@@ -1,0 +1,43 @@
+"""Which engines a configuration wants, and where each listens. Refuses to start any."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory, gettempdir
+from typing import Final
+
+from router_server.config.tree import Config
+from router_server.core.engine import EngineSpec
+from router_server.providers import load_kind
+
+_LONGEST_FOLDER: Final = 80
+"""Bytes: a Unix socket's path has at most 107, 103 on macOS, and the random part and the file follow."""
+
+
+def engines_of(config: Config, folder: Path) -> dict[str, EngineSpec]:
+    """Return the engines that the providers of ``config`` want, by the provider's name."""
+    found = {name: engine_of(config, name, folder) for name in config.providers}
+    return {name: spec for name, spec in found.items() if spec is not None}
+
+
+def engine_of(config: Config, provider: str, folder: Path) -> EngineSpec | None:
+    """Return the engine that a provider wants, or None."""
+    settings = config.providers[provider]
+    engine = load_kind(settings.kind).engine
+    return None if engine is None else engine(settings.settings, socket_of(config, provider, folder))
+
+
+def socket_of(config: Config, provider: str, folder: Path) -> str:
+    """Return where a provider's engine listens; by number, since names may be long."""
+    return str(folder / f"{list(config.providers).index(provider)}.sock")
+
+
+@contextmanager
+def private_folder() -> Iterator[Path]:
+    """Give a folder that nobody else may enter, until the context ends."""
+    base = gettempdir()
+    parent = "/tmp" if len(base) > _LONGEST_FOLDER else base  # noqa: S108 - the folder itself is private
+    with TemporaryDirectory(prefix="modelrouter-", dir=parent, ignore_cleanup_errors=True) as name:
+        yield Path(name)

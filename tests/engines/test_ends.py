@@ -1,0 +1,106 @@
+"""However the router ends, no process of an engine outlives it."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+
+from tests.e2e.process import served
+from tests.engines.fakes import FakeEngine, alive, fake, until
+
+PARTS = """
+providers:
+  local: {{kind: vllm, serve: {serve}}}
+targets: {{t: {{provider: local, model: m}}}}
+routes: {{chat: {{targets: [t]}}}}
+"""
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    # Not tmp_path: the path of a socket has at most 107 bytes.
+    with TemporaryDirectory(prefix="engine-") as name:
+        yield Path(name)
+
+
+def stubborn(folder: Path) -> FakeEngine:
+    engine = fake(folder)
+    engine.order("stubborn")
+    return engine
+
+
+async def gone(pids: list[int]) -> None:
+    await until(lambda: not any(map(alive, pids)))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_told_to_stop_it_ends_all_first(number: signal.Signals, folder: Path) -> None:
+    engine = stubborn(folder)
+    async with served(folder, PARTS.format(serve=engine.serve()), server="drain_delay: 0s") as server:
+        await until(lambda: len(engine.lives) == 1)
+        (pids,) = engine.lives
+        assert len(pids) == 3
+        assert all(map(alive, pids))
+        server.signal(number)
+        assert await server.exit_code(30) == 0
+        assert not any(map(alive, pids))
+
+
+async def test_killed_it_leaves_nobody(folder: Path) -> None:
+    engine = stubborn(folder)
+    async with served(folder, PARTS.format(serve=engine.serve())) as server:
+        await until(lambda: "ready after" in server.stdout)
+        (pids,) = engine.lives
+        server.signal(signal.SIGKILL)
+        await server.exit_code(30)
+        await gone(pids)
+
+
+async def test_killed_while_the_engine_starts_it_leaves_nobody(folder: Path) -> None:
+    engine = fake(folder)
+    engine.order("stubborn", "slow")
+    async with served(folder, PARTS.format(serve=engine.serve())) as server:
+        await until(lambda: len(engine.lives) == 1)
+        (pids,) = engine.lives
+        server.signal(signal.SIGKILL)
+        await server.exit_code(30)
+        await gone(pids)
+
+
+async def test_a_killed_keeper_takes_the_engine_along_and_a_new_one_comes(folder: Path) -> None:
+    engine = fake(folder)
+    async with served(folder, PARTS.format(serve=engine.serve())) as server:
+        await until(lambda: "ready after" in server.stdout)
+        ((pid,),) = engine.lives
+        (keeper,) = (child for child in server.stats.children() if "keeper.py" in " ".join(child.cmdline()))
+        keeper.kill()
+        await gone([pid])
+        await until(lambda: len(engine.lives) == 2)
+
+
+async def test_workers_share_one_engine_that_ends_with_their_parent(folder: Path) -> None:
+    engine = stubborn(folder)
+    config = folder / "router.yaml"
+    head = "server: {listen: '127.0.0.1:0', http_listen: null, workers: 2, drain_delay: 0s}"
+    config.write_text(head + PARTS.format(serve=engine.serve()))
+    with (folder / "out").open("wb") as out:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "router_server", "serve", "--config", str(config)), stdout=out
+        )
+    try:
+        await until(lambda: "2 workers" in (folder / "out").read_text() and len(engine.lives) == 1)
+        (pids,) = engine.lives
+        process.kill()
+        await process.wait()
+        await gone(pids)
+        assert len(engine.lives) == 1
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
