@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
 
 from router_server.core.errors import Outcome, Phase, Reason
 from router_server.core.types import ChatRequest, EmbedRequest, FinishReason, Message, Operation, Usage
@@ -116,6 +116,29 @@ class CallObservation(Protocol):
 
     def ended(self, record: CallRecord) -> None:
         """The call is over, whatever its end."""
+
+
+class _Unobserved:
+    """A call or an attempt of which an observer wants to hear no more."""
+
+    __slots__ = ("headers",)
+
+    def __init__(self) -> None:
+        self.headers: Mapping[str, str] = {}
+
+    def attempt(self, start: AttemptStart) -> AttemptObservation:
+        del start
+        return self
+
+    def failed_over(self, failover: Failover) -> None:
+        pass
+
+    def ended(self, record: CallRecord | AttemptRecord) -> None:
+        pass
+
+
+UNOBSERVED: Final = _Unobserved()
+"""What an observer returns that has no interest in a call or in its attempts: it is not told of them."""
 
 
 class Observer(Protocol):

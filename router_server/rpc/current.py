@@ -10,8 +10,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 
 from router_server.core.observer import (
+    UNOBSERVED,
     AttemptObservation,
-    AttemptRecord,
     AttemptStart,
     CallObservation,
     CallRecord,
@@ -67,35 +67,25 @@ class CallHolder(Observer):
     def call(self, start: CallStart) -> CallObservation:
         """Note which RPC the call belongs to."""
         del start
-        return _HeldCall(_current.get())
+        rpc = _current.get()
+        return UNOBSERVED if rpc is None else _HeldCall(rpc)
 
     def breaker_changed(self, target: str, provider: str, before: str, after: str) -> None:
         """Nothing to note: a breaker belongs to no RPC."""
 
 
 class _HeldCall(CallObservation):
-    def __init__(self, rpc: Rpc | None) -> None:
+    __slots__ = ("_rpc",)
+
+    def __init__(self, rpc: Rpc) -> None:
         self._rpc = rpc
 
     def attempt(self, start: AttemptStart) -> AttemptObservation:
         del start
-        return _UNTRACED
+        return UNOBSERVED
 
     def failed_over(self, failover: Failover) -> None:
         pass
 
     def ended(self, record: CallRecord) -> None:
-        if self._rpc is not None:
-            self._rpc.call = record
-
-
-class _Untraced(AttemptObservation):
-    @property
-    def headers(self) -> dict[str, str]:
-        return {}
-
-    def ended(self, record: AttemptRecord) -> None:
-        pass
-
-
-_UNTRACED = _Untraced()
+        self._rpc.call = record

@@ -10,13 +10,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from router_server.core.observer import (
-    AttemptObservation,
+    UNOBSERVED,
     AttemptRecord,
-    AttemptStart,
     CallObservation,
     CallRecord,
     CallStart,
-    Failover,
     RpcObservation,
     RpcRecord,
     RpcStart,
@@ -117,42 +115,10 @@ class BreakerLog:
     def call(self, start: CallStart) -> CallObservation:
         """Calls have a line of their own."""
         del start
-        return _SILENT
+        return UNOBSERVED
 
     def breaker_changed(self, target: str, provider: str, before: str, after: str) -> None:
         """Log the change."""
         level = logging.WARNING if after == "open" else logging.INFO
         fields = {"target": target, "provider": provider, "before": before, "after": after}
         _breaker.log(level, "The breaker of target %s is %s now.", target, after, extra={"fields": fields})
-
-
-class _Silent:
-    """A call of which nothing is logged here: the access line tells of it."""
-
-    __slots__ = ()
-
-    def attempt(self, start: AttemptStart) -> AttemptObservation:
-        del start
-        return _SILENT_ATTEMPT
-
-    def failed_over(self, failover: Failover) -> None:
-        pass
-
-    def ended(self, record: CallRecord) -> None:
-        pass
-
-
-class _SilentAttempt:
-    """An attempt of which nothing is logged here."""
-
-    __slots__ = ("headers",)
-
-    def __init__(self) -> None:
-        self.headers: Mapping[str, str] = {}
-
-    def ended(self, record: AttemptRecord) -> None:
-        pass
-
-
-_SILENT = _Silent()
-_SILENT_ATTEMPT = _SilentAttempt()

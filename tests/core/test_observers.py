@@ -7,6 +7,7 @@ import pytest
 
 from router_server.core.errors import Outcome
 from router_server.core.observer import (
+    UNOBSERVED,
     AttemptObservation,
     AttemptRecord,
     AttemptStart,
@@ -174,3 +175,44 @@ def test_a_failure_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_none_at_all() -> None:
     assert play() == ({}, "")
+
+
+class Uninterested(Listener):
+    """Wants to hear of calls, and no more of this one, or of its attempts."""
+
+    def __init__(self, seen: list[str], *, of: str) -> None:
+        super().__init__("u", seen)
+        self.of = of
+
+    def call(self, start: CallStart) -> CallObservation:
+        call = super().call(start)
+        return UNOBSERVED if self.of == "calls" else UninterestedCall(call)
+
+
+class UninterestedCall(ListeningCall):
+    def __init__(self, call: CallObservation) -> None:
+        assert isinstance(call, ListeningCall)
+        super().__init__(call.listener)
+
+    def attempt(self, start: AttemptStart) -> AttemptObservation:
+        super().attempt(start)
+        return UNOBSERVED
+
+
+@pytest.mark.parametrize(
+    ("of", "told"), [("calls", ["call"]), ("attempts", ["call", "attempt", "failover", "call ended"])]
+)
+def test_who_is_not_interested_is_told_no_more(of: str, told: list[str]) -> None:
+    seen: list[str] = []
+    headers, _trace_id = play(Uninterested(seen, of=of), Listener("b", seen))
+
+    ours = [event for event in seen if event.startswith("u.")]
+    assert ours == [
+        "u.rpc",
+        *(f"u.{event}" for event in told),
+        "u.trace id",
+        "u.rpc ended",
+        f"u.{EVENTS[-1]}",
+    ]
+    assert [event for event in seen if event.startswith("b.call")] == ["b.call", "b.call ended"]
+    assert headers == {"b": "1", "shared": "b"}
