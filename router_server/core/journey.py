@@ -59,7 +59,7 @@ class Journey:
         self._may_hedge = hedging is not None
         if hedging is not None:
             hedging.budget.called()
-        self._course = Course(plan, call.deadline, backoff)
+        self._course = Course(plan, call.deadline, backoff, now=call.clock())
         skipped = {skip.target: skip.outcome for skip in plan.skipped}
         self._previous = (plan.first, skipped[plan.first]) if plan.first in skipped else None
 
@@ -124,7 +124,7 @@ class Journey:
             target.name,
             error,
             self._call.clock(),
-            rest=target.cooldown.remaining,
+            rest=target.ready_in,
             prefer_others=midway,
         )
 

@@ -211,9 +211,12 @@ class Course:
         plan: the targets in order.
         deadline: when the call is over.
         backoff: the seconds to wait before the n-th retry of a target, counted from 1.
+        now: when the plan was made.
     """
 
-    def __init__(self, plan: Plan, deadline: Deadline, backoff: Callable[[int], float]) -> None:
+    def __init__(
+        self, plan: Plan, deadline: Deadline, backoff: Callable[[int], float], *, now: float
+    ) -> None:
         self._plan = plan
         self._deadline = deadline
         self._backoff = backoff
@@ -221,7 +224,7 @@ class Course:
         self._retry: Step | None = None
         self._tries: dict[str, int] = {}
         self._rested: dict[str, float] = {}
-        self._outcomes = {s.target: (s.outcome, s.wait) for s in plan.skipped}
+        self._ends = {s.target: (s.outcome, now + s.wait) for s in plan.skipped}
         self._final: UpstreamError | None = None
         self._phase: Phase | None = None
         self._too_long = "messages"
@@ -276,11 +279,11 @@ class Course:
             target: who failed.
             error: how.
             now: when.
-            rest: for RATE_LIMITED, the seconds until the target may be asked again.
+            rest: seconds that the target is left alone now, after a rate limit or by its breaker.
             prefer_others: a stream broke midway: go to the next target if there is one.
         """
         rule = RULES[error.outcome]
-        self._outcomes[target] = (error.outcome, rest)
+        self._ends[target] = (error.outcome, now + max(rest, error.retry_after or 0.0))
         self._cut_short = error.outcome is Outcome.TIMEOUT
         self._phase = Phase.QUEUE if error.outcome is Outcome.SATURATED else error.phase or self._phase
         if rule.next_target is NextTarget.NO:
@@ -300,7 +303,8 @@ class Course:
             return refusal(self._final)
         if self.out_of_time(now):
             return deadline_error(self._phase or Phase.QUEUE)
-        return exhausted(list(self._outcomes.values()), self._too_long)
+        waits = [(outcome, max(0.0, at - now)) for outcome, at in self._ends.values()]
+        return exhausted(waits, self._too_long)
 
     def _ask_next(self) -> Step:
         candidate = self._left.pop(0)

@@ -207,7 +207,9 @@ class Streaming:
             return verdict
         if verdict.reason is Reason.DEADLINE_EXCEEDED or self._journey.out_of_time:
             return deadline_error(Phase.STREAM)
-        error = interrupted(why or self._reason)
+        error = verdict
+        if verdict.reason is not Reason.STREAM_INTERRUPTED:
+            error = interrupted(why or self._reason, self._recovery)
         error.usage = self._call.billed()
         return error
 

@@ -139,6 +139,11 @@ class Target:
         return self.takes_calls and self.cooldown.remaining <= 0
 
     @property
+    def ready_in(self) -> float:
+        """Seconds that it is left alone now, after a rate limit or by its breaker; 0: it may be asked."""
+        return max(self.cooldown.remaining, self.breaker.ready_in)
+
+    @property
     def free(self) -> bool:
         """Tell whether a call would be served there at once, and is no probe of whether it would."""
         closed = self.breaker.state is BreakerState.CLOSED

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from router_server.core.errors import Outcome, Phase, Reason, RouterError, UpstreamError, Violation
+from router_server.core.types import StreamRecovery
 
 
 def deadline_error(phase: Phase) -> RouterError:
@@ -19,12 +20,18 @@ def deadline_error(phase: Phase) -> RouterError:
     )
 
 
-def interrupted(why: str) -> RouterError:
-    """Return the error of a stream that ended before its answer was whole."""
+_AFTER_A_BREAK = {
+    StreamRecovery.NONE: "What was delivered is not the whole answer. Ask again, or for stream recovery.",
+    StreamRecovery.RESTART: "No target could begin anew: forget what was delivered. Ask again later.",
+    StreamRecovery.RESUME: "No target could go on: what was delivered is a part. Ask again later.",
+}
+
+
+def interrupted(why: str, recovery: StreamRecovery) -> RouterError:
+    """Return the error of a stream that broke before its answer was whole, with this ``recovery``."""
     return RouterError(
         Reason.STREAM_INTERRUPTED,
-        f"The stream broke before the answer was whole: {why}. What was delivered is not the whole answer; "
-        "ask again, or ask for stream recovery.",
+        f"The stream broke before the answer was whole: {why}. {_AFTER_A_BREAK[recovery]}",
     )
 
 
@@ -39,7 +46,10 @@ def refusal(error: UpstreamError) -> RouterError:
         case Outcome.INVALID_REQUEST:
             return _refused(error)
         case _:
-            return interrupted("the caller took nothing for too long")
+            return RouterError(
+                Reason.STREAM_INTERRUPTED,
+                "The caller took nothing for too long. Read the stream as it arrives, or ask for less.",
+            )
 
 
 def _refused(error: UpstreamError) -> RouterError:
@@ -52,6 +62,9 @@ def _refused(error: UpstreamError) -> RouterError:
 
 
 _FAILURES = frozenset({Outcome.UNAVAILABLE, Outcome.TIMEOUT, Outcome.MALFORMED, Outcome.CIRCUIT_OPEN})
+_NOT_BY_WAITING = frozenset({Outcome.AUTH, Outcome.MODEL_MISSING, Outcome.CONTEXT_LENGTH})
+"""What a later retry meets again: somebody has to mend something first."""
+
 _RETRY_SOON = 1.0
 """Seconds, where nothing tells better when a retry may succeed."""
 
@@ -60,26 +73,27 @@ def exhausted(outcomes: Sequence[tuple[Outcome, float]], too_long: str) -> Route
     """Return the error of a call that no target answered.
 
     Args:
-        outcomes: each target's last outcome, and the seconds until it may be asked again.
+        outcomes: each target's last outcome, and the seconds until it may be asked again, 0 if not known.
         too_long: the field to blame for a prompt that is too long for all.
     """
     kinds = {outcome for outcome, _wait in outcomes}
     if kinds & _FAILURES:
-        waits = [wait for outcome, wait in outcomes if outcome is Outcome.CIRCUIT_OPEN and wait > 0]
-        soon = _RETRY_SOON if len(waits) < len(outcomes) else min(waits)
         return RouterError(
-            Reason.ALL_TARGETS_FAILED, "Every target of the route failed. Try again later.", retry_after=soon
+            Reason.ALL_TARGETS_FAILED,
+            "Every target of the route failed. Try again later.",
+            retry_after=_soonest(outcomes),
         )
     if Outcome.SATURATED in kinds:
         return RouterError(
-            Reason.ROUTER_SATURATED, "The router's queues are full. Try again later.", retry_after=_RETRY_SOON
+            Reason.ROUTER_SATURATED,
+            "The router's queues are full. Try again later.",
+            retry_after=_soonest(outcomes),
         )
     if Outcome.RATE_LIMITED in kinds:
-        wait = min(wait for outcome, wait in outcomes if outcome is Outcome.RATE_LIMITED)
         return RouterError(
             Reason.ALL_TARGETS_RATE_LIMITED,
             "Every target of the route is rate-limited by its provider. Try again later.",
-            retry_after=wait,
+            retry_after=min(wait for outcome, wait in outcomes if outcome is Outcome.RATE_LIMITED),
         )
     if Outcome.CONTEXT_LENGTH in kinds:
         return RouterError(
@@ -96,3 +110,8 @@ def exhausted(outcomes: Sequence[tuple[Outcome, float]], too_long: str) -> Route
         Reason.UPSTREAM_MODEL_MISSING,
         "The provider does not know the route's model. The operators of the router must mend the route.",
     )
+
+
+def _soonest(outcomes: Sequence[tuple[Outcome, float]]) -> float:
+    """Return the smallest wait of the targets that waiting helps."""
+    return min(wait or _RETRY_SOON for outcome, wait in outcomes if outcome not in _NOT_BY_WAITING)

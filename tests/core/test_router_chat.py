@@ -130,6 +130,40 @@ async def test_an_unavailable_target_that_says_when_is_not_retried_sooner() -> N
     assert asyncio.get_running_loop().time() == began, "a wait beyond the deadline is not begun"
 
 
+@pytest.mark.parametrize(
+    ("targets", "wait"),
+    [
+        ([(Outcome.UNAVAILABLE, 40.0)], 40.0),
+        ([(Outcome.UNAVAILABLE, 40.0), (Outcome.UNAVAILABLE, 30.0)], 30.0),
+        ([(Outcome.UNAVAILABLE, 40.0), (Outcome.RATE_LIMITED, 20.0)], 20.0),
+        ([(Outcome.UNAVAILABLE, 40.0), (Outcome.TIMEOUT, None)], 1.0),
+        ([(Outcome.UNAVAILABLE, 40.0), (Outcome.AUTH, None), (Outcome.MODEL_MISSING, None)], 40.0),
+        ([(Outcome.UNAVAILABLE, 0.5), (Outcome.MALFORMED, None)], 0.5),
+        ([(Outcome.SATURATED, None), (Outcome.RATE_LIMITED, 20.0)], 1.0),
+        ([(Outcome.RATE_LIMITED, 30.0), (Outcome.RATE_LIMITED, 20.0)], 20.0),
+    ],
+)
+@virtual_time
+async def test_a_retry_is_advised_when_the_first_target_may_be_asked_again(
+    targets: list[tuple[Outcome, float | None]], wait: float
+) -> None:
+    r = rig(*[[[fails(outcome, retry_after=after)]] for outcome, after in targets])
+    assert (await refused(r, seconds=0.4)).retry_after == wait
+
+
+@virtual_time
+async def test_what_has_passed_of_a_wait_is_not_waited_again() -> None:
+    r = rig([[fails(Outcome.UNAVAILABLE, retry_after=9.0)]], [[4.0, fails(Outcome.AUTH)]])
+    assert (await refused(r, seconds=12.0)).retry_after == 5.0
+
+
+@virtual_time
+async def test_a_retry_is_not_advised_before_the_breaker_lets_it_through() -> None:
+    r = rig([[fails(Outcome.MALFORMED)]])
+    advised = [(await refused(r)).retry_after for _ in range(5)]
+    assert advised == [1.0] * 4 + [10.0]
+
+
 @virtual_time
 async def test_a_rest_that_does_not_fit_the_deadline_ends_the_call_at_once() -> None:
     r = rig([[fails(Outcome.RATE_LIMITED, retry_after=20.0)]])

@@ -170,6 +170,27 @@ async def test_three_targets_deep() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("recovery", "advice"),
+    [
+        (StreamRecovery.NONE, "Ask again, or for stream recovery."),
+        (StreamRecovery.RESTART, "No target could begin anew: forget what was delivered. Ask again later."),
+        (
+            StreamRecovery.RESUME,
+            "No target could go on: what was delivered is a part. Ask again later.",
+        ),
+    ],
+)
+@virtual_time
+async def test_a_broken_stream_advises_what_was_not_asked_for_already(
+    recovery: StreamRecovery, advice: str
+) -> None:
+    r = rig([[said("x"), fails(Outcome.MALFORMED)]])
+    _events, error = await broken(r, ask(routing=Routing(stream_recovery=recovery)))
+    assert advice in error.message
+    assert ("stream recovery" in error.message) is (recovery is StreamRecovery.NONE)
+
+
 @virtual_time
 async def test_when_nobody_is_left_a_broken_stream_is_interrupted_even_with_restart() -> None:
     r = rig([[said("x"), fails(Outcome.MALFORMED)]])
@@ -347,6 +368,7 @@ async def test_a_reader_that_takes_nothing_is_given_up() -> None:
     with pytest.raises(RouterError) as caught:
         await collect(stream)
     assert caught.value.reason is Reason.STREAM_INTERRUPTED
+    assert "Read the stream as it arrives" in caught.value.message
     assert r.state("a") == "closed"
 
 
