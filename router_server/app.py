@@ -151,7 +151,7 @@ async def running(
         engines = (
             worker.engines if worker else await stack.enter_async_context(engines_running(config, announce))
         )
-        assembly = _assemble(config, telemetry, changed, engines)
+        assembly = _assemble(config, telemetry, state, changed, engines)
         assembled.append(assembly)
         stack.push_async_callback(assembly.close)
         await stack.enter_async_context(engines_seen(assembly.engines, engines))
@@ -197,11 +197,14 @@ async def listen_http(http: HttpServer, address: str) -> int:
         raise StartError(str(error)) from None
 
 
-def _assemble(config: Config, telemetry: Telemetry, changed: asyncio.Event, engines: Path | None) -> Assembly:
+def _assemble(
+    config: Config, telemetry: Telemetry, state: State, changed: asyncio.Event, engines: Path | None
+) -> Assembly:
     observer = fan_out((CallHolder(), *telemetry.observers))
     clock = asyncio.get_running_loop().time
+    shared = state.shared if state.distributed else None
     try:
-        return assemble(config, observer, clock, changed=changed.set, engines=engines)
+        return assemble(config, observer, clock, changed=changed.set, engines=engines, shared=shared)
     except SetupError as error:
         raise StartError(str(error)) from None
 

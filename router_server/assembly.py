@@ -22,13 +22,14 @@ from router_server.core.observer import Observer
 from router_server.core.observers import fan_out
 from router_server.core.provider import Surroundings
 from router_server.core.router import Router, RouterSettings, no_direct
+from router_server.core.shared import SharedValues
 from router_server.core.speeds import SpeedBoard
 from router_server.core.status import TargetSnapshot
 from router_server.core.target import HealthCheck, Route, Target, TargetSettings, Upstream
 from router_server.engines.wanted import engine_of, socket_of
 from router_server.pricing import cost_function
 from router_server.providers import load_kind
-from router_server.routing import route_of
+from router_server.routing import Routing
 
 Clock = Callable[[], float]
 
@@ -81,6 +82,7 @@ def assemble(
     *,
     changed: Callable[[], None],
     engines: Path | None = None,
+    shared: SharedValues | None = None,
 ) -> Assembly:
     """Build the router that ``config`` describes. Opens no connection.
 
@@ -90,6 +92,7 @@ def assemble(
         clock: monotonic seconds, the event loop's.
         changed: called whenever the health of a target may have changed.
         engines: the folder of the engines' sockets, where there are any.
+        shared: what replicas share, or None where each process is on its own.
 
     Raises:
         SetupError: a provider lacks something that only the machine can give.
@@ -109,7 +112,8 @@ def assemble(
     speeds = SpeedBoard(clock)
     if any(route.strategy == "lowest_latency" for route in config.routes.values()):
         observer = fan_out((observer, speeds))
-    routes = tuple(route_of(name, route, targets, speeds) for name, route in config.routes.items())
+    routing = Routing(targets, speeds, clock, shared)
+    routes = tuple(routing.route(name, route) for name, route in config.routes.items())
     router = Router(
         routes,
         checks,

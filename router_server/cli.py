@@ -54,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_serve(commands)
     _add_check_config(commands)
     _add_status(commands)
+    _add_shares(commands)
     _add_command(commands, "version", "print the version")
     return parser
 
@@ -90,6 +91,14 @@ def _add_status(commands: Any) -> None:
         "--timeout", type=_seconds, default=5.0, metavar="SECONDS", help="of each question (default: 5)"
     )
     command.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def _add_shares(commands: Any) -> None:
+    command = _add_command(commands, "shares", "show or change how the users of a route are allotted")
+    command.add_argument("route", metavar="ROUTE")
+    command.add_argument("shares", nargs="*", metavar="TARGET=SHARE", help="what to allot by")
+    command.add_argument("--config", type=Path, required=True, metavar="FILE", help="what the replicas serve")
+    command.add_argument("--reset", action="store_true", help="allot as the configuration says again")
 
 
 def _add_command(commands: Any, name: str, purpose: str) -> argparse.ArgumentParser:

@@ -85,8 +85,28 @@ def _routes(config: Config, names: Names) -> Iterator[Finding]:
                 (*path, "targets", weighted[0], "weight"),
                 f"means nothing to strategy {route.strategy}; use one of {', '.join(WEIGHING)}, or remove it",
             )
+        yield from _belonging(path, route)
         yield from _embedding_spaces(config, name)
     yield from _aliases(config)
+
+
+def _belonging(path: KeyPath, route: RouteConfig) -> Iterator[Finding]:
+    if route.sticky is None:
+        return
+    if route.affinity is not None:
+        yield Finding(
+            (*path, "affinity"), "excludes sticky, which says the same otherwise; remove one of them"
+        )
+    own = [one.target for one in route.targets]
+    shares = route.sticky.shares or {}
+    for name in shares:
+        if name not in own:
+            place = (*path, "sticky", "shares", name)
+            yield Finding(place, f"is not among the targets of this route; {did_you_mean(name, own)}")
+    if shares and route.strategy != "ordered":
+        yield Finding(
+            (*path, "sticky", "shares"), f"contradict strategy {route.strategy}; remove one of the two"
+        )
 
 
 def _aliases(config: Config) -> Iterator[Finding]:

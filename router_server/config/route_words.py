@@ -21,7 +21,23 @@ _HOW: Final = {
 def route_words(route: RouteConfig, named: Callable[[str], str] = str) -> str:
     """Return for example ``a (4 of 5) or b (1 of 5) by weight, then c``; ``named`` gives a target's name."""
     also = f"; also called {', '.join(route.aliases)}" if route.aliases else ""
-    return _order(route, named) + also
+    return _order(route, named) + _belonging(route, named) + also
+
+
+def _belonging(route: RouteConfig, named: Callable[[str], str]) -> str:
+    if route.affinity is not None:
+        return f"; the same for each {_key(route.affinity.by)}"
+    if route.sticky is None:
+        return ""
+    shares = route.sticky.shares or {}
+    parts = ", ".join(f"{named(name)} {share / sum(shares.values()):.0%}" for name, share in shares.items())
+    return (
+        f"; kept for each {_key(route.sticky.by)} for {route.sticky.ttl:g}s{f' ({parts})' if parts else ''}"
+    )
+
+
+def _key(by: str) -> str:
+    return by.replace("label:", "label ")
 
 
 def _order(route: RouteConfig, named: Callable[[str], str]) -> str:

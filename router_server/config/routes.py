@@ -7,12 +7,39 @@ from __future__ import annotations
 
 from typing import Any, Final, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from router_server.config.section import Section
-from router_server.config.values import Patience, RouteName, Share
+from router_server.config.values import Belonging, Patience, RouteName, Share, Timeout
 from router_server.core.hedge import Percentile
 from router_server.core.types import StreamRecovery
+
+
+class StickyConfig(Section):
+    """Users keep the target that they were allotted."""
+
+    by: Belonging = Field(
+        default="user_id", description="who a call belongs to: user_id, or label:NAME for a label of the call"
+    )
+    ttl: Timeout = Field(default=3600.0, description="from the allotment until a user is allotted anew")
+    shares: dict[RouteName, float] | None = Field(
+        default=None, description="of the users, by target; null: as the strategy and the weights say"
+    )
+
+    @field_validator("shares")
+    @classmethod
+    def _are_more_than_nothing(cls, shares: dict[str, float] | None) -> dict[str, float] | None:
+        if shares is not None and (not shares or min(shares.values()) <= 0):
+            raise ValueError("must be numbers above 0, for example {a: 0.8, b: 0.2}")
+        return shares
+
+
+class AffinityConfig(Section):
+    """Calls that belong together go to the same target, with nothing kept."""
+
+    by: Belonging = Field(
+        description="what a call belongs to: user_id, or label:NAME for a label of the call"
+    )
 
 
 class HedgeConfig(Section):
@@ -73,6 +100,10 @@ class RouteConfig(Section):
     aliases: tuple[RouteName, ...] = Field(
         default=(), description="further names that callers may use for it"
     )
+    sticky: StickyConfig | None = Field(default=None, description="users keep their target; null: off")
+    affinity: AffinityConfig | None = Field(
+        default=None, description="calls of one key go to one target, by rendezvous hashing; null: off"
+    )
     stream_recovery: StreamRecovery = Field(
         default=StreamRecovery.NONE,
         description="what a stream that breaks does, where the caller does not say: none, restart or resume",
@@ -80,6 +111,12 @@ class RouteConfig(Section):
     hedge: HedgeConfig | None = Field(
         default=None, description="ask a second target where the first is late; null: off"
     )
+
+    @property
+    def allots_by_share(self) -> bool:
+        """Tell whether its users are allotted in proportion to shares, where it is sticky."""
+        shares = self.sticky is not None and self.sticky.shares is not None
+        return shares or self.strategy in {"weighted", "round_robin", "random"}
 
     @property
     def order(self) -> tuple[str, ...]:

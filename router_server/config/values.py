@@ -85,6 +85,13 @@ def _from_folder(path: Path, info: ValidationInfo) -> Path:
     return Path(folder, path) if folder else path
 
 
+def _belonging(value: Any) -> str:
+    kind, _, name = value.partition(":") if isinstance(value, str) else ("", "", "")
+    if value == "user_id" or (kind == "label" and name):
+        return str(value)
+    raise ValueError("must be user_id, or label:NAME for the label NAME of a call")
+
+
 Duration = Annotated[float, BeforeValidator(_duration)]
 """Seconds, at least 0; written as ``500ms``, ``5s``, ``1h30m`` or a bare number."""
 
@@ -114,3 +121,6 @@ Count = Annotated[int, Field(ge=1)]
 
 Share = Annotated[float, Field(gt=0, le=1)]
 """A part of a whole, more than 0 and at most 1."""
+
+Belonging = Annotated[str, BeforeValidator(_belonging)]
+"""``user_id`` or ``label:NAME``: what in a call says which calls belong together."""

@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequen
 from dataclasses import dataclass
 from typing import TypeVar
 
+from router_server.core.allocation import Allocation
 from router_server.core.attempt import Attempt
 from router_server.core.call import Call
 from router_server.core.checks import Checks
@@ -19,7 +20,7 @@ from router_server.core.journey import Journey
 from router_server.core.needs import needs_of
 from router_server.core.observer import Observer
 from router_server.core.outbox import Outbox
-from router_server.core.plan import make_plan
+from router_server.core.plan import Plan, Strategy, make_plan
 from router_server.core.provider import Capability
 from router_server.core.race import Race
 from router_server.core.results import (
@@ -186,7 +187,7 @@ class Router:
             with call.recorded():
                 streaming = Streaming(
                     call,
-                    self._journey(call, route),
+                    await self._journey(call, route),
                     outbox,
                     recovery,
                     keep_answer=self._settings.keep_answers,
@@ -200,7 +201,7 @@ class Router:
     async def _first_answer(
         self, call: Call, route: Route, work: Callable[[Attempt], Awaitable[T]]
     ) -> tuple[Attempt, T]:
-        journey = self._journey(call, route)
+        journey = await self._journey(call, route)
         while True:
             attempt = await journey.next()
             race = Race(journey, attempt, journey.patience(attempt))
@@ -211,15 +212,8 @@ class Router:
             else:
                 return race.leader, answer
 
-    def _journey(self, call: Call, route: Route) -> Journey:
-        request = call.request
-        dimensions = request.dimensions if isinstance(request, EmbedRequest) else None
-        plan = make_plan(
-            [target.candidate(dimensions) for target in route.targets],
-            needs_of(request),
-            call,
-            route.strategy,
-        )
+    async def _journey(self, call: Call, route: Route) -> Journey:
+        plan = await _allotted_plan(call, route, route.allocation) if route.allocation else _plan(call, route)
         targets = {target.name: target for target in route.targets}
         call.planned(plan, lambda name: targets[name].upstream.name)
         return Journey(call, plan, targets, self._checks.soon, route.hedging)
@@ -253,6 +247,25 @@ class Router:
                 metadata={"model": model[:_LONGEST_NAME]},
             )
         return Route(_DIRECT, (target,))
+
+
+async def _allotted_plan(call: Call, route: Route, allocation: Allocation) -> Plan:
+    for _ in range(2):
+        allotment = await allocation.recall(call.request)
+        if allotment is None:
+            break
+        plan = _plan(call, route, allotment)
+        if await allocation.keep(allotment):
+            return plan
+        # Another call of this user was allotted a target in this very moment: take the same.
+    return _plan(call, route)
+
+
+def _plan(call: Call, route: Route, strategy: Strategy | None = None) -> Plan:
+    request = call.request
+    dimensions = request.dimensions if isinstance(request, EmbedRequest) else None
+    candidates = [target.candidate(dimensions) for target in route.targets]
+    return make_plan(candidates, needs_of(request), call, strategy or route.strategy)
 
 
 def _model_info(route: Route) -> ModelInfo:

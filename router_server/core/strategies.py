@@ -197,5 +197,23 @@ class LowestCost:
         return self._prices[target](demand.prompt_tokens, min([_TYPICAL_ANSWER, *limits]))
 
 
+class Balanced:
+    """Whoever has the fewest calls for its weight, this one counted; among equals the cheapest."""
+
+    def __init__(
+        self, weights: Mapping[str, float], occupancy: Mapping[str, Occupancy], cheapest: LowestCost
+    ) -> None:
+        self._weights = weights
+        self._occupancy = occupancy
+        self._cheapest = cheapest
+
+    def __call__(self, candidates: Sequence[Candidate], demand: Demand) -> Sequence[Candidate]:
+        """Return the least busy first."""
+        return sorted(
+            self._cheapest(candidates, demand),
+            key=lambda c: (self._occupancy[c.target].load + 1) / self._weights[c.target],
+        )
+
+
 def _or_last(value: float | None) -> float:
     return math.inf if value is None else value

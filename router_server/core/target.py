@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from router_server.core.adaptive import Adaptive
+from router_server.core.allocation import Allocation
 from router_server.core.breaker import Breaker, BreakerSettings, BreakerState
 from router_server.core.cooldown import Cooldown
 from router_server.core.deadline import Timeouts
@@ -195,6 +196,7 @@ class Route:
     """A public name and the targets behind it, in order; ``hedging`` None: no call is hedged.
 
     ``aliases`` are further names that callers may use; the route's own is the one in telemetry.
+    ``allocation``: users are allotted to targets.
     """
 
     name: str
@@ -203,3 +205,4 @@ class Route:
     stream_recovery: StreamRecovery = StreamRecovery.NONE
     hedging: Hedging | None = None
     aliases: tuple[str, ...] = ()
+    allocation: Allocation | None = None

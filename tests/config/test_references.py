@@ -106,6 +106,26 @@ def test_targets_weights_and_fallback_fit_each_other(route: str, key: str, words
     assert words in problem.message
 
 
+@pytest.mark.parametrize(
+    ("route", "key", "words"),
+    [
+        ("sticky: {}, affinity: {by: user_id}", "affinity", "excludes sticky"),
+        ("sticky: {shares: {tt: 1}}", "sticky.shares.tt", "is not among the targets of this route; did you"),
+        ("strategy: random, sticky: {shares: {t: 1}}", "sticky.shares", "contradict strategy random"),
+        ("sticky: {shares: {t: 0}}", "sticky.shares", "must be numbers above 0"),
+        ("sticky: {shares: {}}", "sticky.shares", "must be numbers above 0"),
+        ("sticky: {by: user}", "sticky.by", "must be user_id, or label:NAME"),
+        ("sticky: {ttl: 0s}", "sticky.ttl", "must be more than 0"),
+        ("affinity: {by: 'label:'}", "affinity.by", "must be user_id, or label:NAME"),
+        ("affinity: {}", "affinity.by", "is required; add it"),
+    ],
+)
+def test_who_belongs_where_is_said_once_and_makes_sense(route: str, key: str, words: str) -> None:
+    problem = only_mistake(VALID.replace("[t]", f"[t], {route}"))
+    assert problem.key == f"routes.r.{key}"
+    assert words in problem.message
+
+
 def test_an_alias_is_nobody_elses_name() -> None:
     text = VALID.replace(
         "r: {targets: [t]}", "r: {targets: [t], aliases: [s, x, x]}\n  s: {targets: [t], aliases: [x]}"

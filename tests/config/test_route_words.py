@@ -13,6 +13,12 @@ from tests.config.reading import config_of
     [
         ("{targets: [a]}", "a"),
         ("{targets: [a, b], fallback: [c]}", "a, then b, then c"),
+        (
+            "{targets: [a, b], sticky: {ttl: 1h, shares: {a: 4, b: 1}}}",
+            "a, then b; kept for each user_id for 3600s (a 80%, b 20%)",
+        ),
+        ("{targets: [a], sticky: {by: 'label:team'}}", "a; kept for each label team for 3600s"),
+        ("{targets: [a, b], affinity: {by: user_id}}", "a, then b; the same for each user_id"),
         ("{targets: [a], aliases: [d, e]}", "a; also called d, e"),
         ("{targets: [a], strategy: round_robin, fallback: [c]}", "a, then c"),
         ("{targets: [a, b], strategy: round_robin}", "a or b in turn"),

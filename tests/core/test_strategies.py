@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 
 import pytest
 from hypothesis import given, settings
@@ -13,7 +12,6 @@ from hypothesis import strategies as st
 
 from router_server.core.errors import Outcome
 from router_server.core.plan import Candidate, Demand, make_plan
-from router_server.core.provider import Capability
 from router_server.core.speeds import SpeedBoard
 from router_server.core.strategies import (
     EXPLORED,
@@ -26,51 +24,17 @@ from router_server.core.strategies import (
     Rank,
 )
 from router_server.core.types import ChatRequest, EmbedRequest, Generation, Operation, Routing
+from tests.core.asked import CHAT, Asked, Busy, cooling, names, opened, those
 
-CHAT = frozenset({Capability.CHAT})
 WEIGHTS = st.dictionaries(st.sampled_from("abcdef"), st.integers(1, 9).map(float), min_size=1, max_size=4)
-
-
-@dataclass
-class Asked:
-    """A call as strategies see it."""
-
-    operation: Operation = Operation.CHAT
-    prompt_tokens: int = 1000
-    request: ChatRequest | EmbedRequest = field(default_factory=lambda: ChatRequest("r", ()))
-
-
-@dataclass
-class Busy:
-    """A target's places."""
-
-    has_room: bool = True
-    is_full: bool = False
-    load: int = 0
 
 
 def seeded(seed: int) -> Callable[[], float]:
     return random.Random(seed).random  # noqa: S311 - the same every time is what it is for
 
 
-def those(names: str, **unwell: Candidate) -> list[Candidate]:
-    return [unwell.get(name, Candidate(name, CHAT)) for name in names]
-
-
-def cooling(name: str) -> Candidate:
-    return Candidate(name, CHAT, cooling=3.0)
-
-
-def opened(name: str) -> Candidate:
-    return Candidate(name, CHAT, blocked=Outcome.CIRCUIT_OPEN, ready_in=5.0)
-
-
 def picks(rank: Rank, candidates: Sequence[Candidate], count: int, demand: Demand | None = None) -> str:
     return "".join(rank(candidates, demand or Asked())[0].target for _ in range(count))
-
-
-def names(candidates: Sequence[Candidate]) -> str:
-    return "".join(candidate.target for candidate in candidates)
 
 
 @settings(deadline=None)

@@ -1,0 +1,47 @@
+"""Calls and candidates as a strategy sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from router_server.core.errors import Outcome
+from router_server.core.plan import Candidate
+from router_server.core.provider import Capability
+from router_server.core.types import ChatRequest, EmbedRequest, Operation
+
+CHAT = frozenset({Capability.CHAT})
+
+
+@dataclass
+class Asked:
+    """A call."""
+
+    operation: Operation = Operation.CHAT
+    prompt_tokens: int = 1000
+    request: ChatRequest | EmbedRequest = field(default_factory=lambda: ChatRequest("r", ()))
+
+
+@dataclass
+class Busy:
+    """A target's places."""
+
+    has_room: bool = True
+    is_full: bool = False
+    load: int = 0
+
+
+def those(names: str, **unwell: Candidate) -> list[Candidate]:
+    return [unwell.get(name, Candidate(name, CHAT)) for name in names]
+
+
+def cooling(name: str) -> Candidate:
+    return Candidate(name, CHAT, cooling=3.0)
+
+
+def opened(name: str) -> Candidate:
+    return Candidate(name, CHAT, blocked=Outcome.CIRCUIT_OPEN, ready_in=5.0)
+
+
+def names(candidates: Sequence[Candidate]) -> str:
+    return "".join(candidate.target for candidate in candidates)

@@ -1,0 +1,162 @@
+"""Users keep their target through whole servers that share a real Redis; sessions do with nothing shared."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from textwrap import dedent
+from typing import Any
+
+import pytest
+
+from router_server.cli import main
+from router_server.commands.exits import Exit
+from tests.e2e.serving import Served, answer, chat, serving
+from tests.state.servers import SharedServer, shared_server
+from tests.upstream import Upstream, json_reply
+
+OK = json_reply(answer())
+DOWN = json_reply({"error": {"message": "down"}}, 503)
+USERS = [f"user-{i}" for i in range(10)]
+SHARES = "targets: [a, b], sticky: {by: user_id, shares: {a: 0.8, b: 0.2}}"
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    with TemporaryDirectory(prefix="mr") as path:
+        yield Path(path)
+
+
+@pytest.fixture
+def redis(folder: Path) -> Iterator[SharedServer]:
+    with shared_server(folder) as running:
+        yield running
+
+
+def configuration(a: Upstream, b: Upstream, route: str, redis: str = "null") -> str:
+    quick = (
+        "retries: 0, health_check: null, breaker: {failure_threshold: 1, open: 300ms, success_threshold: 1}"
+    )
+    return dedent(f"""
+        redis: {redis}
+        providers:
+          a: {{kind: openai, api_key: k, base_url: "{a.base_url}", {quick}}}
+          b: {{kind: openai, api_key: k, base_url: "{b.base_url}", {quick}}}
+        targets:
+          a: {{provider: a, model: m}}
+          b: {{provider: b, model: m}}
+        routes:
+          chat: {{{route}}}
+    """)
+
+
+async def asked(served: Served, user: str = "", **fields: Any) -> str:
+    response = await served.stub.Chat(chat(user_id=user, **fields), timeout=10)
+    return str(response.route.target)
+
+
+async def homes(served: Served) -> dict[str, str]:
+    return {user: await asked(served, user) for user in USERS}
+
+
+async def test_two_servers_allot_by_shares_and_agree(redis: SharedServer) -> None:
+    async with Upstream() as a, Upstream() as b:
+        a.always(OK)
+        b.always(OK)
+        text = configuration(a, b, SHARES, redis.url)
+        async with serving(text) as one, serving(text) as two:
+            found = await homes(one)
+            assert Counter(found.values()) == {"a": 8, "b": 2}
+            assert await homes(two) == found
+            redis.kill()
+            assert await homes(one) == found, "each goes on with what it remembers"
+
+
+async def test_users_leave_a_target_that_fails_and_return_when_it_recovers(redis: SharedServer) -> None:
+    async with Upstream() as a, Upstream() as b:
+        a.always(OK)
+        b.always(OK)
+        text = configuration(a, b, "targets: [a], fallback: [b], sticky: {}", redis.url)
+        async with serving(text) as served:
+            assert await asked(served, "u") == "a"
+            a.always(DOWN)
+            assert await asked(served, "u") == "b", "by failover"
+            failed = len(a.requests)
+            assert await asked(served, "u") == "b"
+            assert len(a.requests) == failed, "moved: a is not asked any more"
+            a.always(OK)
+            async with asyncio.timeout(10):
+                while await asked(served, "u") == "b":
+                    pass
+            assert await asked(served, "u") == "a"
+
+
+async def test_shares_change_while_servers_run(
+    redis: SharedServer, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with Upstream() as a, Upstream() as b:
+        a.always(OK)
+        b.always(OK)
+        text = configuration(a, b, SHARES, redis.url)
+        file = folder / "router.yaml"
+        file.write_text(text)
+
+        async def shares(*arguments: str) -> Exit:
+            command = ["shares", "chat", *arguments, "--config", str(file)]
+            return Exit(await asyncio.to_thread(main, command))
+
+        async with serving(text) as one, serving(text) as two:
+            assert Counter((await homes(one)).values()) == {"a": 8, "b": 2}
+            assert await shares("a=0", "b=1") == Exit.OK
+            assert set((await homes(one)).values()) == set((await homes(two)).values()) == {"b"}
+            assert await shares("--reset") == Exit.OK
+            assert await asked(two, "new-1") == await asked(two, "new-2") == "a"
+    said = capsys.readouterr().out.splitlines()
+    assert said == ["chat, as changed:", "  b  100.0%", "chat, as configured:", "  a  80.0%", "  b  20.0%"]
+
+
+@pytest.mark.parametrize(
+    ("route", "arguments", "words"),
+    [
+        (SHARES, ["chat", "c=1"], "c=1: write TARGET=SHARE with one of a, b"),
+        (SHARES, ["chat", "a=x"], "a=x: the share is not a number"),
+        (SHARES, ["chat", "a=-1"], "a=-1: the share must be 0 or more"),
+        (SHARES, ["chat", "a=0"], "every share is 0"),
+        (SHARES, ["chatt", "a=1"], "no route is called chatt; there are chat"),
+        ("targets: [a, b]", ["chat", "a=1"], "route chat is not sticky; set routes.chat.sticky first"),
+        ("targets: [a, b], sticky: {}", ["chat", "a=1"], "route chat has no shares, ordered decides"),
+    ],
+)
+def test_shares_that_make_no_sense_are_refused(
+    route: str, arguments: list[str], words: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = folder / "router.yaml"
+    file.write_text(
+        dedent(f"""
+            redis: redis://localhost:1
+            providers: {{m: {{kind: mock}}}}
+            targets: {{a: {{provider: m, model: x}}, b: {{provider: m, model: y}}}}
+            routes: {{chat: {{{route}}}}}
+        """)
+    )
+    assert main(["shares", *arguments, "--config", str(file)]) == Exit.USAGE
+    assert words in capsys.readouterr().err
+    file.write_text(file.read_text().replace("redis: redis://localhost:1", "redis: null"))
+    assert main(["shares", *arguments, "--config", str(file)]) == Exit.USAGE
+
+
+async def test_a_session_stays_where_it_is_with_nothing_shared() -> None:
+    async with Upstream() as a, Upstream() as b:
+        a.always(OK)
+        b.always(OK)
+        text = configuration(a, b, "targets: [a, b], affinity: {by: 'label:session'}")
+        sessions = [{"session": str(i)} for i in range(20)]
+        async with serving(text) as one, serving(text) as two:
+            places = [await asked(one, labels=labels) for labels in sessions]
+            assert set(places) == {"a", "b"}
+            assert [await asked(two, labels=labels) for labels in sessions] == places
+            a.always(DOWN)
+            assert {await asked(one, labels=labels) for labels in sessions} == {"b"}
