@@ -71,6 +71,7 @@ class Attempt:
             server_address=target.upstream.provider.address[0],
             server_port=target.upstream.provider.address[1],
             request=call.request,
+            hedge=step.hedge,
         )
         self._observation: AttemptObservation | None = None
         self._place: Place | None = None

@@ -26,7 +26,10 @@ class CallStart:
 
 @dataclass(frozen=True, slots=True)
 class AttemptStart:
-    """A target is about to be asked. ``number`` counts the call's attempts from 1."""
+    """A target is about to be asked.
+
+    ``number`` counts the call's attempts from 1; ``hedge`` tells that another attempt is still running.
+    """
 
     call_id: str
     operation: Operation
@@ -39,6 +42,7 @@ class AttemptStart:
     server_address: str = ""
     server_port: int | None = None
     request: ChatRequest | EmbedRequest | None = field(default=None, repr=False)
+    hedge: bool = False
 
 
 @dataclass(frozen=True, slots=True)

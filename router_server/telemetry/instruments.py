@@ -24,6 +24,7 @@ from router_server.telemetry.semconv import (
     LABEL_ROUTE,
     LABEL_TARGET,
     LABEL_TO,
+    LABEL_WON,
     RPC_METHOD,
     RPC_RESPONSE_STATUS_CODE,
     RPC_SYSTEM_NAME,
@@ -202,6 +203,13 @@ FAILOVERS: Final = Metric(
     "{failover}",
     "Times a call went from one target to another",
     (LABEL_ROUTE, LABEL_FROM, LABEL_TO, LABEL_REASON),
+)
+HEDGES: Final = Metric(
+    "modelrouter.hedges",
+    _C,
+    "{attempt}",
+    "Attempts made beside one that was late, by whether theirs was the answer: true, false",
+    (LABEL_ROUTE, LABEL_TARGET, LABEL_WON),
 )
 RATE_LIMITED: Final = Metric(
     "modelrouter.rate_limited", _C, "{attempt}", "Attempts that an upstream rate-limited", (LABEL_TARGET,)

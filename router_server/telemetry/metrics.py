@@ -110,6 +110,7 @@ class _AttemptInstruments:
 
     def __init__(self, meter: Meter, create: Callable[[instruments.Metric], Distribution]) -> None:
         self._attempts = Tally(meter, instruments.ATTEMPTS_MADE)
+        self._hedges = Tally(meter, instruments.HEDGES)
         self._rate_limited = Tally(meter, instruments.RATE_LIMITED)
         self._queue_wait = create(instruments.QUEUE_WAIT)
         self._tokens = Tally(meter, instruments.TOKENS_USED)
@@ -131,6 +132,8 @@ class _AttemptInstruments:
         target = DIRECT if record.start.route == DIRECT else record.start.target
         self._attempts.add(1, (target, record.outcome.value))
         self._queue_wait.add(record.queue_wait, (target,))
+        if record.start.hedge:
+            self._hedges.add(1, (record.start.route, target, semconv.WON[record.outcome is Outcome.OK]))
         if record.outcome is Outcome.RATE_LIMITED:
             self._rate_limited.add(1, (target,))
         if record.usage is not None:

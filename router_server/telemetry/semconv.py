@@ -103,10 +103,13 @@ LABEL_OPERATION: Final = "operation"
 LABEL_FROM: Final = "from"
 LABEL_TO: Final = "to"
 LABEL_REASON: Final = "reason"
+LABEL_WON: Final = "won"
 LABEL_DIRECTION: Final = "direction"
 
 INPUT: Final = "input"
 OUTPUT: Final = "output"
+
+WON: Final[Mapping[bool, str]] = {True: "true", False: "false"}
 
 BREAKER_STATES: Final[Mapping[str, int]] = {"closed": 0, "half_open": 1, "open": 2}
 

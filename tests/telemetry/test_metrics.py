@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -97,6 +98,21 @@ async def test_a_call_with_a_failover() -> None:
     assert seen.value("modelrouter_call_time_to_first_token_seconds_sum", route="chat-default") == 0.8
     rpc = {"rpc_system_name": "grpc", "rpc_method": METHOD, "rpc_response_status_code": "OK"}
     assert seen.value("rpc_server_call_duration_seconds_count", **rpc) == 1
+
+
+async def test_hedges_are_counted_by_whether_they_won() -> None:
+    telemetry = build(QUIET, tuple)
+    hedge = replace(SECOND, hedge=True)
+    drive(telemetry, failed(FIRST, Outcome.CANCELLED), answered(hedge))
+    drive(telemetry, failed(hedge, Outcome.CANCELLED), answered(FIRST))
+    drive(telemetry, failed(hedge, Outcome.UNAVAILABLE), answered(FIRST))
+    seen = scrape(telemetry)
+    await telemetry.shutdown()
+
+    of_hedge = {"route": "chat-default", "target": "gemini-flash"}
+    assert seen.value("modelrouter_hedges_total", **of_hedge, won="true") == 1
+    assert seen.value("modelrouter_hedges_total", **of_hedge, won="false") == 2
+    assert len(seen.labels("modelrouter_hedges_total")) == 2, "who is not a hedge is not counted"
 
 
 async def test_the_conventions_of_generative_ai() -> None:
@@ -232,7 +248,7 @@ async def test_every_metric_has_its_name_and_only_its_labels(otlp: Collector) ->
     shared = SharedSnapshot(degraded=False, asked={("get", "ok"): 1})
     telemetry = build(settings, lambda: TARGETS, lambda: shared)
     embed = attempt_start(operation=Operation.EMBED, request=EMBED)
-    drive(telemetry, failed(FIRST, Outcome.RATE_LIMITED), answered(SECOND))
+    drive(telemetry, failed(FIRST, Outcome.RATE_LIMITED), answered(replace(SECOND, hedge=True)))
     drive(telemetry, answered(embed))
     fan_out(telemetry.observers).breaker_changed("openai-mini", "openai", "closed", "open")
     await telemetry.shutdown()

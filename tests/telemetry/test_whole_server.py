@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,7 +15,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from tests.e2e.serving import answer, chat, pieces, serving, two_targets
 from tests.telemetry.collector import Collector, attributes
-from tests.upstream import SSE_HEAD, End, Upstream, event, json_reply, sse_reply
+from tests.upstream import SSE_HEAD, End, Request, Step, Upstream, event, json_reply, sse_reply
 
 SERVICE = "modelrouter.v1.ModelRouterService"
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -108,6 +111,36 @@ async def test_a_provider_may_be_kept_from_the_trace(otlp: Collector) -> None:
     assert "tracestate" not in a.requests[0].headers
 
 
+def values_of(otlp: Collector, name: str) -> dict[tuple[str, ...], float]:
+    """Return a metric's values by those of its labels."""
+    metric = otlp.metrics[name]
+    points = metric.sum.data_points or metric.gauge.data_points
+    return {
+        tuple(map(str, attributes(point.attributes).values())): point.as_int or point.as_double
+        for point in points
+    }
+
+
+async def test_the_hedges_of_a_server(otlp: Collector) -> None:
+    hedged = asyncio.Event()
+
+    def silent(_request: Request) -> Iterator[Step]:
+        hedged.set()
+        yield End.STALL
+
+    async with Upstream() as a, Upstream() as b:
+        a.then((hedged, *json_reply(answer())))
+        a.then((End.STALL,))
+        b.then(silent)
+        b.then(json_reply(answer()))
+        text = two_targets(a, b).replace("chat: {", "chat: {hedge: {after: 50ms, max_extra: 1}, ")
+        async with serving(with_telemetry(text, otlp, log={"level": "error"})) as served:
+            await served.stub.Chat(chat())
+            await served.stub.Chat(chat())
+
+    assert values_of(otlp, "modelrouter.hedges") == {("chat", "b1", "false"): 1, ("chat", "b1", "true"): 1}
+
+
 async def test_the_counts_of_a_server(otlp: Collector) -> None:
     async with Upstream() as a, Upstream() as b:
         a.always(json_reply({}, status=500))
@@ -116,14 +149,7 @@ async def test_the_counts_of_a_server(otlp: Collector) -> None:
         async with serving(with_telemetry(text, otlp, log={"level": "error"})) as served:
             await served.stub.Chat(chat())
 
-    def counts(name: str) -> dict[tuple[str, ...], float]:
-        metric = otlp.metrics[name]
-        points = metric.sum.data_points or metric.gauge.data_points
-        return {
-            tuple(map(str, attributes(point.attributes).values())): point.as_int or point.as_double
-            for point in points
-        }
-
+    counts = partial(values_of, otlp)
     assert counts("modelrouter.attempts") == {("a1", "unavailable"): 1, ("b1", "ok"): 1}
     assert counts("modelrouter.failovers") == {("chat", "a1", "b1", "unavailable"): 1}
     assert counts("modelrouter.breaker.opens") == {("a1", "a"): 1}
