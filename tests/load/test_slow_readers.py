@@ -34,6 +34,9 @@ SHORT = 240
 CONNECTIONS = 10
 KIB = 1024
 
+UNHARMED = 0.25
+"""Seconds of a short stream on a busy machine. One that waited for a slow reader would take whole seconds."""
+
 ONE_READ = 72 * KIB
 """Bytes by which a buffer may be over its limit: what one read of 64 KiB brings, and an event begun."""
 
@@ -147,16 +150,13 @@ async def test_slow_readers_cost_little_and_nobody_else_waits(stage: Stage, read
     alone, before = await latency(stage), await stage.server.ask("look")
     async with slow_readers(stage, readers, "wide", LONG):
         await stage.until(lambda told: sum(size >= LIMIT for size in told["outboxes"]) > 0.9 * readers)
-        for _again in range(5):  # other processes of the machine disturb one second, not all
-            beside = await latency(stage)
-            if beside < 3 * alone:
-                break
+        beside = await latency(stage)
         during = await stage.server.ask("look")
     assert len(during["outboxes"]) >= readers
     assert max(during["outboxes"]) <= LIMIT + ONE_READ
     assert during["rss"] - before["rss"] < readers * A_STREAM
     assert during["permits"]["wide"] >= readers, "the upstreams are not done"
-    assert beside < 3 * alone, f"{alone * 1e3:.1f} ms alone, {beside * 1e3:.1f} ms beside slow readers"
+    assert beside < max(3 * alone, UNHARMED), f"{alone * 1e3:.1f} ms alone, {beside * 1e3:.1f} ms beside slow readers"
     await stage.until(lambda told: not any((told["calls"], *told["permits"].values())))
     assert (await stage.upstream.ask("look"))["busy"] == 0
 
