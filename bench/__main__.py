@@ -12,7 +12,7 @@ from bench.rig.bench import Bench, Effort
 from bench.rig.finding import Finding, table
 from bench.rig.process import BenchError
 
-MEASURES: Final = ("unary", "streaming")
+MEASURES: Final = ("unary", "streaming", "embed", "paced")
 
 
 def main() -> int:

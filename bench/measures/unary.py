@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from functools import partial
 
-from bench.rig.bench import BARE, LITELLM, ROUTER, Bench
+from bench.rig.bench import BARE, LITELLM, PORTKEY, ROUTER, Bench
 from bench.rig.finding import Finding, compared, interleaved
 from bench.rig.load import Load
-from bench.rig.subjects import STREAM, UNARY, Traffic
+from bench.rig.subjects import UNARY, Traffic
 
 ECHO = "echo"
 
@@ -34,7 +34,8 @@ def by_turns(bench: Bench, traffic: Traffic) -> dict[str, list[Load]]:
     everyone = {ROUTER: bench.router(), BARE: bench.bare(traffic.upstream or traffic.name)}
     if traffic is UNARY:
         everyone[ECHO] = bench.bare(traffic.name, variant=ECHO)
-    peers = bench.peers()
-    everyone |= peers if traffic in {UNARY, STREAM} else {LITELLM: peers[LITELLM]} if LITELLM in peers else {}
+    # Portkey's gateway answers the other kinds with 500, or not at all.
+    answering = {LITELLM, PORTKEY} if traffic is UNARY else {LITELLM}
+    everyone |= {name: peer for name, peer in bench.peers().items() if name in answering}
     runs = {name: partial(bench.loaded, subject, traffic) for name, subject in everyone.items()}
     return interleaved(runs, bench.effort.repeats)

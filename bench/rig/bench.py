@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import os
+import resource
 import socket
+import sys
 import tempfile
 import time
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from bench.rig import load, nginx, peers, subjects
 from bench.rig.process import BenchError, Process, cores
-from bench.rig.subjects import Subject, Traffic
+from bench.rig.subjects import PACED, Subject, Traffic
 
 _START: Final = 90.0
 """Seconds that a server may take to listen."""
+_FEWEST: Final = 8
+"""Calls that are measured at least, however long one takes."""
 
 ROUTER: Final = "router"
 BARE: Final = "bare"
@@ -54,11 +59,14 @@ class Bench:
         self._with_peers = peers
         self._stack = ExitStack()
         self._subjects: dict[str, Subject] = {}
+        self._paced_port = 0
         self._counts: dict[tuple[str, str], int] = {}
 
     def __enter__(self) -> Self:
         """Start the upstream."""
         os.sched_setaffinity(0, {self.other_core})
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
         self.folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
         self.nginx_port = free_port()
         self.started(nginx.start(self.folder, self.nginx_port, self.other_core), self.nginx_port)
@@ -85,30 +93,53 @@ class Bench:
         """Where traces and metrics are sent."""
         return f"http://127.0.0.1:{self.nginx_port}"
 
+    @property
+    def paced(self) -> str:
+        """The address of the upstream whose tokens come at a pace; see `bench.rig.paced`."""
+        if not self._paced_port:
+            self._paced_port = free_port()
+            command = [sys.executable, "-m", "bench.rig.paced", "--port", str(self._paced_port)]
+            process = Process("paced", command, self.other_core, self.folder, subjects.PYTHON)
+            self.started(process, self._paced_port)
+        return f"http://127.0.0.1:{self._paced_port}"
+
     def router(self) -> Subject:
-        """Return the router, with a route for every kind of call."""
+        """Return the router, with a route for every kind of call that is answered at once."""
         if ROUTER not in self._subjects:
-            upstreams = {traffic.name: self.instant(traffic.name) for traffic in subjects.TRAFFIC}
-            port, http_port = free_port(), free_port()
-            config = subjects.router_config(port, http_port, upstreams, self.otlp)
-            process = subjects.ours(self.folder, self.core, config)
-            self._subjects[ROUTER] = Subject(ROUTER, self.started(process, port), port, self.folder)
+            names = {traffic.upstream or traffic.name for traffic in subjects.TRAFFIC}
+            upstreams = {name: self.instant(name) for name in sorted(names)}
+            self._subjects[ROUTER] = self.new_router(upstreams)
         return self._subjects[ROUTER]
 
+    def new_router(
+        self, upstreams: Mapping[str, str], change: Callable[[dict[str, Any]], None] = lambda _: None
+    ) -> Subject:
+        """Start a router with a route for each upstream, whose configuration ``change`` may alter."""
+        port, http_port = free_port(), free_port()
+        config = subjects.router_config(port, http_port, upstreams, self.otlp)
+        change(config)
+        process = subjects.ours(self.folder, self.core, config, f"router-{port}")
+        return Subject(ROUTER, self.started(process, port), port, self.folder)
+
     def bare(self, upstream: str, variant: str = BARE) -> Subject:
-        """Return the bare pipeline in front of one upstream."""
+        """Return the bare pipeline in front of one upstream that answers at once."""
         name = f"{variant}-{upstream}"
         if name not in self._subjects:
-            port = free_port()
-            process = subjects.bare(self.folder, self.core, port, self.instant(upstream), variant)
-            self._subjects[name] = Subject(name, self.started(process, port), port, self.folder)
+            self._subjects[name] = self.new_bare(self.instant(upstream), variant)
         return self._subjects[name]
+
+    def new_bare(self, upstream: str, variant: str = BARE) -> Subject:
+        """Start the bare pipeline in front of this upstream."""
+        port = free_port()
+        process = subjects.bare(self.folder, self.core, port, upstream, variant)
+        return Subject(f"{variant}-{port}", self.started(process, port), port, self.folder)
 
     def peers(self) -> dict[str, Subject]:
         """Return the others that are installed, by name."""
         if not self._with_peers:
             return {}
         upstreams = {name: self.instant(name) for name in ("unary", "stream", "embed", "floats")}
+        upstreams |= {PACED.name: f"{self.paced}/{PACED.name}/v1"}
         for name, start in ((LITELLM, peers.litellm), (PORTKEY, peers.portkey)):
             if name not in self._subjects:
                 port = free_port()
@@ -125,10 +156,11 @@ class Bench:
         target = subject.target(traffic)
         key = (subject.name, traffic.name)
         if key not in self._counts:
-            load.run(target, 32, connections=connections, streams=streams)
-            trial = load.run(target, 64, connections=connections, streams=streams)
-            wanted = self.effort.seconds / max(trial.cpu_seconds / trial.calls, 1e-5)
-            self._counts[key] = max(64, round(wanted / 32) * 32)
+            calls, trial = _FEWEST, load.run(target, _FEWEST, connections=connections, streams=streams)
+            while trial.cpu_seconds < self.effort.seconds / 10:
+                calls *= 4
+                trial = load.run(target, calls, connections=connections, streams=streams)
+            self._counts[key] = max(_FEWEST, round(calls * self.effort.seconds / trial.cpu_seconds))
         return load.run(target, self._counts[key], connections=connections, streams=streams)
 
 

@@ -15,6 +15,7 @@ from bench.rig.load import Target
 from bench.rig.process import Process
 
 ROOT: Final = Path(__file__).resolve().parents[2]
+PYTHON: Final = {"PYTHONPATH": f"{ROOT}:{ROOT / 'clients' / 'python'}"}
 _SERVICE: Final = "modelrouter.v1.ModelRouterService"
 _GRPC_HEADERS: Final = ("content-type: application/grpc", "te: trailers")
 _JSON_HEADERS: Final = ("content-type: application/json", "authorization: Bearer sk-bench")
@@ -67,6 +68,13 @@ EMBED_FLOATS: Final = Traffic(
     bodies.embed_json("floats", as_bytes=False),
     upstream="embed",
 )
+PACED: Final = Traffic(
+    "paced-20-150",
+    "StreamChat",
+    bodies.framed(bodies.chat("paced-20-150")),
+    _CHAT,
+    bodies.chat_json("paced-20-150", stream=True),
+)
 TRAFFIC: Final = (UNARY, STREAM, EMBED_BYTES, EMBED_FLOATS)
 
 
@@ -104,7 +112,7 @@ def bare(folder: Path, core: int, port: int, upstream: str, variant: str) -> Pro
     """Start the bare pipeline."""
     command = [sys.executable, "-m", "bench.bare", "--listen", f"127.0.0.1:{port}"]
     return Process(
-        f"{variant}-{port}", [*command, "--upstream", upstream, "--variant", variant], core, folder, _PYTHON
+        f"{variant}-{port}", [*command, "--upstream", upstream, "--variant", variant], core, folder, PYTHON
     )
 
 
@@ -113,7 +121,7 @@ def ours(folder: Path, core: int, config: Mapping[str, Any], name: str = "router
     file = folder / f"{name}.yaml"
     file.write_text(yaml.safe_dump(dict(config)))
     command = [sys.executable, "-m", "router_server", "serve", "--config", str(file)]
-    return Process(name, command, core, folder, _PYTHON)
+    return Process(name, command, core, folder, PYTHON)
 
 
 def router_config(port: int, http_port: int, upstreams: Mapping[str, str], otlp: str) -> dict[str, Any]:
@@ -133,4 +141,8 @@ def router_config(port: int, http_port: int, upstreams: Mapping[str, str], otlp:
     }
 
 
-_PYTHON: Final = {"PYTHONPATH": f"{ROOT}:{ROOT / 'clients' / 'python'}"}
+def direct(folder: Path, upstream: str, traffic: Traffic) -> Target:
+    """Return how the upstream itself is asked, with nobody in between."""
+    body = folder / f"direct-{traffic.name}.body"
+    body.write_bytes(traffic.json)
+    return Target(None, f"{upstream}{traffic.path}", body, _JSON_HEADERS, http1=True)
