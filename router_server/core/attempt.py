@@ -63,8 +63,9 @@ class Attempt:
             call_id=call.start.call_id,
             operation=call.operation,
             route=call.route,
-            target=target.name,
-            provider=target.upstream.name,
+            target=target.configured,
+            provider=target.provider,
+            endpoint=target.upstream.endpoint,
             kind=target.upstream.kind,
             model=target.settings.model,
             number=call.asked + 1,
@@ -206,8 +207,8 @@ class Attempt:
     def summary(self) -> AttemptSummary:
         """Return the attempt as its caller sees it while it is still open."""
         return AttemptSummary(
-            self.target.name,
-            self.target.upstream.name,
+            self.target.configured,
+            self.target.provider,
             None,
             self.call.clock() - self._began,
             self.measures.time_to_first_token,
@@ -221,7 +222,7 @@ class Attempt:
             self.target.gate,
             priority=self.call.request.routing.priority,
             size=self.call.prompt_tokens,
-            max_wait=0.0 if self._step.hedge else self._timers.queue(patience).limit,
+            max_wait=0.0 if self._step.hedge or self._step.waited else self._timers.queue(patience).limit,
         )
         try:
             self.measures.permitted_at = self.call.clock()

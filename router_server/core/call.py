@@ -6,7 +6,7 @@ A mutable notebook with no decisions in it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from router_server.core.deadline import Deadline, deadline_of
@@ -73,11 +73,11 @@ class Call:
         """Seconds until the deadline."""
         return self.deadline.remaining(self.clock())
 
-    def planned(self, plan: Plan, providers: Callable[[str], str]) -> None:
+    def planned(self, plan: Plan, providers: Mapping[str, str]) -> None:
         """Note whom the plan prefers, and whom it passes over."""
         self.first_choice = plan.first
         for skip in plan.skipped:
-            self.skipped(skip.target, providers(skip.target), skip.outcome)
+            self.skipped(skip.target, providers[skip.target], skip.outcome)
 
     def skipped(self, target: str, provider: str, outcome: Outcome) -> None:
         """Note that a target was passed over."""
@@ -111,12 +111,12 @@ class Call:
         reported = self._reported_model
         return Trail(
             route=self.route,
-            target=target.name,
-            provider=target.upstream.name,
+            target=target.configured,
+            provider=target.provider,
             upstream_model=target.settings.model,
             attempts=(*self.summaries, running) if running else tuple(self.summaries),
             reported_model=reported if reported != target.settings.model else "",
-            fallback=target.name != self.first_choice,
+            fallback=target.configured != self.first_choice,
         )
 
     def billed(self) -> Usage | None:
@@ -150,8 +150,8 @@ class Call:
             CallRecord(
                 start=self.start,
                 duration=self.clock() - self.began,
-                target=target.name if target else "",
-                provider=target.upstream.name if target else "",
+                target=target.configured if target else "",
+                provider=target.provider if target else "",
                 model=target.settings.model if target else "",
                 attempts=tuple(self.records),
                 error=error,

@@ -40,7 +40,7 @@ class Checks:
         self._targets_of = targets_of
         self._changed = changed
         self._suspects: dict[Target, BreakerEffect] = {}
-        self._asked: dict[str, asyncio.Event] = {upstream.name: asyncio.Event() for upstream in upstreams}
+        self._asked: dict[Upstream, asyncio.Event] = {upstream: asyncio.Event() for upstream in upstreams}
 
     async def run(self) -> None:
         """Check every provider until cancelled."""
@@ -52,7 +52,11 @@ class Checks:
     def soon(self, target: Target, effect: BreakerEffect) -> None:
         """Check the target's provider now; a failure is then held against the target."""
         self._suspects[target] = effect
-        asked = self._asked.get(target.upstream.name)
+        self.ask(target.upstream)
+
+    def ask(self, upstream: Upstream) -> None:
+        """Check a provider now, rather than at its next turn."""
+        asked = self._asked.get(upstream)
         if asked is not None:
             asked.set()
 
@@ -78,7 +82,7 @@ class Checks:
         return well
 
     async def _watch(self, upstream: Upstream, settings: HealthCheck) -> None:
-        asked = self._asked[upstream.name]
+        asked = self._asked[upstream]
         while True:
             asked.clear()
             await self.check(upstream, settings)

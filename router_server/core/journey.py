@@ -75,7 +75,7 @@ class Journey:
         if step.wait > 0:
             await asyncio.sleep(step.wait)
         target = self._targets[step.target]
-        self._tell_failover(target.name)
+        self._tell_failover(target.configured)
         self._call.answering(target)
         return Attempt(self._call, target, step, self._check_soon)
 
@@ -111,15 +111,15 @@ class Journey:
 
     def handed_over(self, attempt: Attempt) -> None:
         """What had begun as a hedge is the call's attempt now: the one before it has failed."""
-        self._tell_failover(attempt.target.name)
+        self._tell_failover(attempt.target.configured)
         self._call.answering(attempt.target)
 
     def failed(self, attempt: Attempt, error: UpstreamError, *, midway: bool = False) -> None:
         """Take note of a failure; ``midway`` tells that the caller has seen a part of the answer."""
         target = attempt.target
         if error.outcome is Outcome.CIRCUIT_OPEN:
-            self._call.skipped(target.name, target.upstream.name, error.outcome)
-        self._previous = (target.name, error.outcome)
+            self._call.skipped(target.configured, target.provider, error.outcome)
+        self._previous = (target.configured, error.outcome)
         self._course.failed(
             target.name,
             error,

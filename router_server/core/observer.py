@@ -29,6 +29,7 @@ class AttemptStart:
     """A target is about to be asked.
 
     ``number`` counts the call's attempts from 1; ``hedge`` tells that another attempt is still running.
+    ``endpoint`` says which of the provider's endpoints it is, and is empty where there is one only.
     """
 
     call_id: str
@@ -43,6 +44,7 @@ class AttemptStart:
     server_port: int | None = None
     request: ChatRequest | EmbedRequest | None = field(default=None, repr=False)
     hedge: bool = False
+    endpoint: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,9 @@ from router_server.core.verdict import deadline_error, exhausted, refusal
 _MOST_WAITS = 10
 """How often one call waits for rate-limited targets: against an upstream that says "at once" for ever."""
 
+MOST_ENDPOINTS = 4
+"""How many endpoints of one target a call asks: a prompt that kills engines must not go through a fleet."""
+
 _CLOCK_RESOLUTION = 0.001
 """Seconds by which a timer may fire before its time."""
 
@@ -46,6 +49,8 @@ class Candidate:
         blocked: why it is not asked by choice (CIRCUIT_OPEN, AUTH, MODEL_MISSING), or None.
         ready_in: seconds until its breaker lets a probe through.
         retries: how often it may be asked again after UNAVAILABLE.
+        group: where it is one endpoint of a target, the target's name; ``target`` then is the endpoint's own.
+        endpoints: where several endpoints serve the target, each of them, the best first.
     """
 
     target: str
@@ -56,6 +61,13 @@ class Candidate:
     blocked: Outcome | None = None
     ready_in: float = 0.0
     retries: int = 1
+    group: str = ""
+    endpoints: tuple[Candidate, ...] = ()
+
+    @property
+    def configured(self) -> str:
+        """The target's name in the configuration."""
+        return self.group or self.target
 
     @property
     def well(self) -> bool:
@@ -90,7 +102,10 @@ def ordered(candidates: Sequence[Candidate], _demand: Demand) -> Sequence[Candid
 
 @dataclass(frozen=True, slots=True)
 class Skip:
-    """A target that could answer but was not asked, and why; ``wait`` is its rest in seconds."""
+    """A target that could answer but was not asked, and why; ``wait`` is its rest in seconds.
+
+    Of a target with several endpoints the one that will be well soonest stands for all.
+    """
 
     target: str
     outcome: Outcome
@@ -133,7 +148,13 @@ def make_plan(
         picked = picked[:1]
     if Capability.EMBED in needs:
         picked = [c for c in picked if c.space == picked[0].space]
-    return _eligible(picked)
+    return _eligible([endpoint for c in picked for endpoint in _endpoints(c)])
+
+
+def _endpoints(candidate: Candidate) -> Sequence[Candidate]:
+    """Return whom to ask for a target: its endpoints that are well, in their order, else all of them."""
+    well = [c for c in candidate.endpoints if c.cooling <= 0 and c.blocked is None]
+    return well[:MOST_ENDPOINTS] or candidate.endpoints or (candidate,)
 
 
 def _allowed(candidates: Sequence[Candidate], allowed: tuple[str, ...]) -> Sequence[Candidate]:
@@ -175,26 +196,29 @@ def _eligible(picked: Sequence[Candidate]) -> Plan:
     unwell = [c for c in picked if c.cooling <= 0 and c.blocked is not None]
     last_resort = not well and bool(unwell)
     order = (min(unwell, key=lambda c: c.ready_in),) if last_resort else well
-    asked = {c.target for c in order}
+    asked = {c.configured for c in order}
+    skips = [_skip(c) for c in picked if c.configured not in asked]
+    soonest = {skip.target: skip for skip in sorted(skips, key=lambda skip: -skip.wait)}
     return Plan(
-        first=picked[0].target,
+        first=picked[0].configured,
         order=order,
-        skipped=tuple(_skip(c) for c in picked if c.target not in asked),
+        skipped=tuple(soonest[name] for name in dict.fromkeys(skip.target for skip in skips)),
         last_resort=last_resort,
     )
 
 
 def _skip(candidate: Candidate) -> Skip:
     if candidate.cooling > 0:
-        return Skip(candidate.target, Outcome.RATE_LIMITED, candidate.cooling)
-    return Skip(candidate.target, candidate.blocked or Outcome.CIRCUIT_OPEN, candidate.ready_in)
+        return Skip(candidate.configured, Outcome.RATE_LIMITED, candidate.cooling)
+    return Skip(candidate.configured, candidate.blocked or Outcome.CIRCUIT_OPEN, candidate.ready_in)
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
     """Ask this target after ``wait`` seconds; ``others_left`` tells whether another may follow.
 
-    ``hedge`` tells that another target is being asked, so that this one is not worth waiting for a permit.
+    ``hedge`` tells that another target is being asked, so that this one is not worth waiting for a permit;
+    ``waited`` that the call has waited in the queue of another endpoint of the target.
     """
 
     target: str
@@ -202,6 +226,7 @@ class Step:
     others_left: bool
     last_resort: bool = False
     hedge: bool = False
+    waited: bool = False
 
 
 class Course:
@@ -221,6 +246,8 @@ class Course:
         self._deadline = deadline
         self._backoff = backoff
         self._left = list(plan.order)
+        self._groups = {c.target: c.group for c in plan.order if c.group}
+        self._waited: set[str] = set()
         self._retry: Step | None = None
         self._tries: dict[str, int] = {}
         self._rested: dict[str, float] = {}
@@ -292,9 +319,13 @@ class Course:
         if rule.next_target is NextTarget.IF_LARGER:
             self._keep_larger(target)
             self._too_long = "messages" if error.input_index is None else f"inputs[{error.input_index}]"
+        if error.outcome is Outcome.SATURATED:
+            self._waited.add(self._groups.get(target, ""))
         if rule.same_target is SameTarget.AFTER_COOLING:
             self._rested[target] = now + rest
-        if rule.same_target is SameTarget.AFTER_BACKOFF and not (prefer_others and self._left):
+        # Another endpoint of the same target is as good as a retry, and need not be waited for.
+        others_first = bool(self._left) if prefer_others else self._has_sibling(target)
+        if rule.same_target is SameTarget.AFTER_BACKOFF and not others_first:
             self._plan_retry(target, error.retry_after or 0.0)
 
     def verdict(self, now: float) -> RouterError:
@@ -309,7 +340,17 @@ class Course:
     def _ask_next(self) -> Step:
         candidate = self._left.pop(0)
         self._tries[candidate.target] = 0
-        return Step(candidate.target, 0.0, self.others_left, self._plan.last_resort)
+        return Step(
+            candidate.target,
+            0.0,
+            self.others_left,
+            self._plan.last_resort,
+            waited=bool(candidate.group) and candidate.group in self._waited,
+        )
+
+    def _has_sibling(self, target: str) -> bool:
+        group = self._groups.get(target)
+        return group is not None and any(c.group == group for c in self._left)
 
     def _plan_retry(self, target: str, told_to_wait: float) -> None:
         retries = next((c.retries for c in self._plan.order if c.target == target), 0)
@@ -333,6 +374,9 @@ class Course:
         return Step(target, wait, others_left=False)
 
     def _keep_larger(self, target: str) -> None:
+        group = self._groups.get(target)
+        if group is not None:
+            self._left = [c for c in self._left if c.group != group]
         window = next((c.context_window for c in self._plan.order if c.target == target), None)
         if window is not None:
             self._left = [c for c in self._left if c.context_window is None or c.context_window > window]

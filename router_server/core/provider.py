@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from router_server.core.engine import EngineSpec
 from router_server.core.types import Answer, ChatRequest, Embeddings, EmbedRequest, Json, Message, StreamItem
@@ -138,6 +138,47 @@ class Provider(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class EngineLoad:
+    """How busy an engine says it is.
+
+    Attributes:
+        running: requests that it works on.
+        waiting: requests that it has not begun.
+        cache_used: the share of its cache that running requests hold, 0 to 1.
+        crowded: by the provider's own measure it is as good as full: others are to be asked first.
+    """
+
+    running: float
+    waiting: float
+    cache_used: float = 0.0
+    crowded: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LoadPace:
+    """Seconds from one question about the load to the next: while calls flow, and otherwise."""
+
+    busy: float = 1.0
+    idle: float = 15.0
+
+
+@runtime_checkable
+class ReportsLoad(Protocol):
+    """A provider whose engine can be asked how busy it is."""
+
+    @property
+    def load_pace(self) -> LoadPace | None:
+        """How often; None: never."""
+
+    async def load(self) -> EngineLoad | None:
+        """Ask; the caller bounds the time. None: the engine has no such question.
+
+        Raises:
+            UpstreamError: there was no answer.
+        """
+
+
+@dataclass(frozen=True, slots=True)
 class Surroundings:
     """What the configuration says of any provider, whatever its kind.
 
@@ -173,6 +214,9 @@ class ProviderKind:
         summary: one line for the documentation.
         engine: the process that the router must run for a provider with these settings, listening on the
             socket whose path is the second argument; None, or a kind without this: it needs none.
+        endpoints: where settings may name several servers that are one provider: gives the settings of each
+            by a short name for people, at least two; none where they name one server. Each becomes an
+            upstream of its own, with all the limits and checks of the provider.
     """
 
     name: str
@@ -183,6 +227,11 @@ class ProviderKind:
     able: Callable[[Any, str], frozenset[Capability]] | None = None
     prepare: Callable[[Surroundings, Callable[[str], None]], object] | None = None
     engine: Callable[[Any, str], EngineSpec | None] | None = None
+    endpoints: Callable[[Any], Mapping[str, Any]] | None = None
+
+    def endpoints_of(self, settings: Any) -> Mapping[str, Any]:
+        """Return the settings of each endpoint by name; the name is empty where there is only one."""
+        return (self.endpoints and self.endpoints(settings)) or {"": settings}
 
     def capabilities_of(self, settings: Any, model: str) -> frozenset[Capability]:
         """Return what ``model`` can do under ``settings``, unless the configuration says otherwise."""

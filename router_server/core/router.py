@@ -32,7 +32,7 @@ from router_server.core.results import (
     StreamEvent,
 )
 from router_server.core.streaming import Streaming
-from router_server.core.target import Route, Target
+from router_server.core.target import Destination, Route
 from router_server.core.types import (
     Answer,
     ChatRequest,
@@ -67,7 +67,7 @@ class RouterSettings:
     keep_answers: bool = False
 
 
-def no_direct(_provider: str, _model: str) -> Target | None:
+def no_direct(_provider: str, _model: str) -> Destination | None:
     """Return None: callers may name routes only."""
     return None
 
@@ -92,7 +92,7 @@ class Router:
         *,
         clock: Callable[[], float],
         settings: RouterSettings | None = None,
-        direct: Callable[[str, str], Target | None] = no_direct,
+        direct: Callable[[str, str], Destination | None] = no_direct,
     ) -> None:
         self._listed = sorted(routes, key=lambda route: route.name)
         self._routes: Mapping[str, Route] = {
@@ -214,8 +214,8 @@ class Router:
 
     async def _journey(self, call: Call, route: Route) -> Journey:
         plan = await _allotted_plan(call, route, route.allocation) if route.allocation else _plan(call, route)
-        targets = {target.name: target for target in route.targets}
-        call.planned(plan, lambda name: targets[name].upstream.name)
+        call.planned(plan, {target.configured: target.provider for target in route.targets})
+        targets = {endpoint.name: endpoint for target in route.targets for endpoint in target.endpoints}
         return Journey(call, plan, targets, self._checks.soon, route.hedging)
 
     def _call(
@@ -275,6 +275,6 @@ def _model_info(route: Route) -> ModelInfo:
     return ModelInfo(
         name=route.name,
         operations=chat + embed,
-        targets=tuple(target.name for target in route.targets),
+        targets=tuple(target.configured for target in route.targets),
         available=any(target.available for target in route.targets),
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from router_server.core.adaptive import Adaptive
 from router_server.core.allocation import Allocation
@@ -19,6 +20,7 @@ from router_server.core.errors import Outcome
 from router_server.core.hedge import Hedging
 from router_server.core.latency import Latencies
 from router_server.core.limiter import Gate, Limiter
+from router_server.core.load import Load
 from router_server.core.pace import Pace
 from router_server.core.plan import Candidate, Strategy, ordered
 from router_server.core.provider import Capability, Provider
@@ -35,7 +37,7 @@ class HealthCheck:
 
 @dataclass(eq=False, slots=True)
 class Upstream:
-    """A provider in service.
+    """A provider in service, or one of its endpoints: ``endpoint`` then says which, and is empty otherwise.
 
     ``healthy`` is the last word of the active check, None where nothing is known; ``checked`` tells whether
     it was ever asked. ``adaptive`` moves the limiter's limit, where the configuration says so; ``engine`` is
@@ -46,6 +48,7 @@ class Upstream:
     kind: str
     provider: Provider = field(repr=False)
     limiter: Limiter = field(repr=False)
+    endpoint: str = ""
     adaptive: Adaptive | None = field(default=None, repr=False)
     engine: EngineView | None = field(default=None, repr=False)
     retries: int = 1
@@ -54,6 +57,17 @@ class Upstream:
     check: HealthCheck | None = field(default_factory=HealthCheck)
     healthy: bool | None = None
     checked: bool = False
+    load: Load = field(default_factory=Load, repr=False)
+
+    @property
+    def inflight(self) -> int:
+        """How many calls it has of us."""
+        return self.limiter.inflight
+
+    @property
+    def busyness(self) -> float:
+        """About how many requests it has, those that wait here for a place included."""
+        return self.load.estimate(self.limiter.inflight) + self.limiter.queued
 
     @property
     def ready(self) -> bool:
@@ -98,9 +112,10 @@ class Target:
     """A provider's model with its breaker, its rest, its gate and its pace: the unit of failover.
 
     ``answer_times`` are for hedging: until the first token of a stream, or the whole of another answer.
+    ``name`` tells endpoints of one target apart; `configured` is what the configuration calls it.
     """
 
-    __slots__ = ("answer_times", "breaker", "cooldown", "gate", "pace", "settings", "upstream")
+    __slots__ = ("answer_times", "breaker", "cooldown", "gate", "name", "pace", "settings", "upstream")
 
     def __init__(
         self,
@@ -113,6 +128,7 @@ class Target:
     ) -> None:
         self.settings = settings
         self.upstream = upstream
+        self.name = f"{settings.name}@{upstream.endpoint}" if upstream.endpoint else settings.name
         self.gate = Gate(settings.max_concurrency)
         self.cooldown = Cooldown(clock)
         self.breaker = Breaker(settings.breaker, clock, jitter, lambda b, a: on_change(self, b, a))
@@ -120,9 +136,19 @@ class Target:
         self.answer_times = {operation: Latencies(clock) for operation in Operation}
 
     @property
-    def name(self) -> str:
-        """The target's name."""
+    def configured(self) -> str:
+        """The name in the configuration, which callers know."""
         return self.settings.name
+
+    @property
+    def provider(self) -> str:
+        """The provider's name."""
+        return self.upstream.name
+
+    @property
+    def endpoints(self) -> tuple[Target, ...]:
+        """Whatever serves it: itself."""
+        return (self,)
 
     @property
     def serving(self) -> bool:
@@ -148,7 +174,8 @@ class Target:
     def free(self) -> bool:
         """Tell whether a call would be served there at once, and is no probe of whether it would."""
         closed = self.breaker.state is BreakerState.CLOSED
-        return self.available and closed and self.upstream.limiter.has_room(self.gate)
+        room = self.upstream.limiter.has_room(self.gate) and not self.upstream.load.crowded
+        return self.available and closed and room
 
     @property
     def has_room(self) -> bool:
@@ -180,7 +207,8 @@ class Target:
         """Return the target as a plan sees it now; ``dimensions`` are those an embed call asks for."""
         settings = self.settings
         return Candidate(
-            target=settings.name,
+            target=self.name,
+            group=settings.name if self.upstream.endpoint else "",
             capabilities=settings.capabilities,
             context_window=settings.context_window,
             space=settings.embedding_space or f"{settings.model}/{dimensions or 'default'}",
@@ -189,6 +217,37 @@ class Target:
             ready_in=self.breaker.ready_in,
             retries=self.upstream.retries,
         )
+
+
+class Destination(Protocol):
+    """What a route leads to: a `Target`, or one that several endpoints serve."""
+
+    @property
+    def configured(self) -> str:
+        """The name in the configuration."""
+
+    @property
+    def provider(self) -> str:
+        """The provider's name."""
+
+    @property
+    def settings(self) -> TargetSettings:
+        """What the configuration says."""
+
+    @property
+    def endpoints(self) -> tuple[Target, ...]:
+        """Whoever serves it."""
+
+    @property
+    def serving(self) -> bool:
+        """Tell whether calls go there by choice."""
+
+    @property
+    def available(self) -> bool:
+        """Tell whether a call would go there now."""
+
+    def candidate(self, dimensions: int | None) -> Candidate:
+        """Return it as a plan sees it now; ``dimensions`` are those an embed call asks for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +259,7 @@ class Route:
     """
 
     name: str
-    targets: tuple[Target, ...]
+    targets: tuple[Destination, ...]
     strategy: Strategy = ordered
     stream_recovery: StreamRecovery = StreamRecovery.NONE
     hedging: Hedging | None = None
