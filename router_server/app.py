@@ -164,6 +164,7 @@ async def running(
         stack.push_async_callback(rpc.stop)
         await stack.enter_async_context(_background(state.run(), "shared state"))
         await stack.enter_async_context(_background(assembly.checks.run(), "active checks"))
+        await stack.enter_async_context(_background(assembly.loads.run(), "engine loads"))
         await stack.enter_async_context(_background(_show_health(assembly, state, health, changed), "health"))
         yield Running(assembly, rpc, health, state, http_port)
 
@@ -252,20 +253,18 @@ async def _prepare(config: Config, announce: Announce) -> None:
 async def _show_health(assembly: Assembly, state: State, health: HealthBoard, changed: asyncio.Event) -> None:
     while True:
         changed.clear()
-        health.set_ready(_ready(assembly))
+        health.set_ready(assembly.ready)
         if state.distributed:
             health.set("state", not state.degraded)
         for name, target in assembly.targets.items():
             health.set(f"target/{name}", target.serving)
+        for name, destination in assembly.destinations.items():
+            health.set(f"target/{name}", destination.serving)
         for route in assembly.routes:
             health.set(f"route/{route.name}", any(target.takes_calls for target in route.targets))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_HEALTH_REFRESH):
                 await changed.wait()
-
-
-def _ready(assembly: Assembly) -> bool:
-    return all(upstream.ready for upstream in assembly.upstreams.values() if upstream.required)
 
 
 @asynccontextmanager

@@ -6,10 +6,11 @@ Knows the configuration and the core, nothing of servers, signals or processes.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from router_server.config.tree import Config, HealthCheckConfig, TargetConfig
 from router_server.core.adaptive import Adaptive
@@ -18,14 +19,16 @@ from router_server.core.checks import Checks
 from router_server.core.deadline import Timeouts
 from router_server.core.engine_view import EngineView
 from router_server.core.limiter import Limiter, Limits
+from router_server.core.load import LoadWatch
 from router_server.core.observer import Observer
 from router_server.core.observers import fan_out
-from router_server.core.provider import Surroundings
+from router_server.core.provider import ReportsLoad, Surroundings
+from router_server.core.replicas import ReplicatedTarget
 from router_server.core.router import Router, RouterSettings, no_direct
 from router_server.core.shared import SharedValues
 from router_server.core.speeds import SpeedBoard
 from router_server.core.status import TargetSnapshot
-from router_server.core.target import HealthCheck, Route, Target, TargetSettings, Upstream
+from router_server.core.target import Destination, HealthCheck, Route, Target, TargetSettings, Upstream
 from router_server.engines.wanted import engine_of, socket_of
 from router_server.pricing import cost_function
 from router_server.providers import load_kind
@@ -39,17 +42,40 @@ _MOST_DIRECT_TARGETS = 256
 
 @dataclass(slots=True)
 class Assembly:
-    """Everything that answers calls, and the means to look at it."""
+    """Everything that answers calls, and the means to look at it.
+
+    Attributes:
+        upstreams: by name: the provider's, or ``provider@endpoint`` where it has several endpoints.
+        destinations: what routes lead to, by the targets' names in the configuration.
+        routes: by whom calls are routed.
+        checks: ask upstreams how they are; to be run.
+        loads: ask engines how busy they are; to be run.
+        router: answers calls.
+        direct: targets that callers brought into being.
+    """
 
     upstreams: dict[str, Upstream]
-    targets: dict[str, Target]
+    destinations: dict[str, Destination]
     routes: tuple[Route, ...]
     checks: Checks
+    loads: LoadWatch[Upstream]
     router: Router
-    direct: OrderedDict[str, Target] = field(default_factory=OrderedDict)
+    direct: OrderedDict[str, Destination] = field(default_factory=OrderedDict)
+
+    @property
+    def targets(self) -> dict[str, Target]:
+        """Every configured target by name, endpoint by endpoint where it has several."""
+        return {one.name: one for target in self.destinations.values() for one in target.endpoints}
+
+    @property
+    def ready(self) -> bool:
+        """Tell whether every provider that is required is well: of several endpoints, one at least."""
+        required = [upstream for upstream in self.upstreams.values() if upstream.required]
+        well = {upstream.name for upstream in required if upstream.ready}
+        return all(upstream.name in well for upstream in required)
 
     def snapshot(self) -> Sequence[TargetSnapshot]:
-        """Return every configured target as it is now."""
+        """Return every configured target as it is now, endpoint by endpoint."""
         return [_snapshot(target) for target in self.targets.values()]
 
     @property
@@ -98,17 +124,23 @@ def assemble(
         SetupError: a provider lacks something that only the machine can give.
     """
     parts = _Parts(config, observer, clock, changed, engines)
-    upstreams = {name: parts.upstream(name) for name in config.providers}
-    targets = {name: parts.target(name, t, upstreams[t.provider]) for name, t in config.targets.items()}
-    direct: OrderedDict[str, Target] = OrderedDict()
+    providers = {name: parts.upstreams(name) for name in config.providers}
+    upstreams = {upstream.unique_name: upstream for group in providers.values() for upstream in group}
+    targets = {name: parts.target(name, t, providers[t.provider]) for name, t in config.targets.items()}
+    direct: OrderedDict[str, Destination] = OrderedDict()
 
     def targets_of(upstream: Upstream) -> Sequence[Target]:
-        return [t for t in (*targets.values(), *direct.values()) if t.upstream is upstream]
+        known = (*targets.values(), *direct.values())
+        return [one for target in known for one in target.endpoints if one.upstream is upstream]
 
     checks = Checks(list(upstreams.values()), targets_of, changed)
     for upstream in upstreams.values():
         if upstream.engine is not None:
             upstream.engine.changed = partial(checks.engine_changed, upstream)
+    loads = LoadWatch(
+        [(one, one.provider) for one in upstreams.values() if isinstance(one.provider, ReportsLoad)],
+        checks.ask,
+    )
     speeds = SpeedBoard(clock)
     if any(route.strategy == "lowest_latency" for route in config.routes.values()):
         observer = fan_out((observer, speeds))
@@ -124,9 +156,9 @@ def assemble(
             stream_deadline=config.server.deadline.stream,
             keep_answers=config.telemetry.record_content,
         ),
-        direct=parts.direct(upstreams, direct) if config.server.allow_direct else no_direct,
+        direct=parts.direct(providers, direct) if config.server.allow_direct else no_direct,
     )
-    return Assembly(upstreams, targets, routes, checks, router, direct)
+    return Assembly(upstreams, targets, routes, checks, loads, router, direct)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +169,12 @@ class _Parts:
     changed: Callable[[], None]
     engines: Path | None
 
-    def upstream(self, name: str) -> Upstream:
+    def upstreams(self, name: str) -> tuple[Upstream, ...]:
+        provider = self.config.providers[name]
+        endpoints = load_kind(provider.kind).endpoints_of(provider.settings)
+        return tuple(self._upstream(name, endpoint, own) for endpoint, own in endpoints.items())
+
+    def _upstream(self, name: str, endpoint: str, settings: Any) -> Upstream:
         provider = self.config.providers[name]
         kind = load_kind(provider.kind)
         limits = Limits(
@@ -148,8 +185,9 @@ class _Parts:
         return Upstream(
             name=name,
             kind=provider.kind,
-            provider=kind.create(provider.settings, _surroundings(self.config, name, self.engines)),
+            provider=kind.create(settings, _surroundings(self.config, name, self.engines)),
             limiter=limiter,
+            endpoint=endpoint,
             engine=self.engine(name, limiter),
             adaptive=None if adaptive is None else Adaptive(limiter, adaptive.min, self.clock),
             retries=provider.retries,
@@ -163,7 +201,7 @@ class _Parts:
         spec = None if self.engines is None else engine_of(self.config, name, self.engines)
         return None if spec is None else EngineView(limiter, spec.while_starting, spec.while_waking)
 
-    def target(self, name: str, target: TargetConfig, upstream: Upstream) -> Target:
+    def target(self, name: str, target: TargetConfig, upstreams: Sequence[Upstream]) -> Destination:
         settings = TargetSettings(
             name=name,
             model=target.model,
@@ -176,12 +214,12 @@ class _Parts:
             temperature=target.temperature,
             embedding_space=target.embedding_space or "",
             provider_options=target.provider_options,
-            cost=cost_function(upstream.kind, target.model, target.price),
+            cost=cost_function(upstreams[0].kind, target.model, target.price),
         )
-        return Target(settings, upstream, self.clock, on_change=self._breaker_changed)
+        return self._destination(settings, upstreams)
 
-    def _direct_target(self, name: str, model: str, upstream: Upstream) -> Target:
-        provider = self.config.providers[upstream.name]
+    def _direct_target(self, name: str, model: str, upstreams: Sequence[Upstream]) -> Destination:
+        provider = self.config.providers[upstreams[0].name]
         settings = TargetSettings(
             name=name,
             model=model,
@@ -190,14 +228,20 @@ class _Parts:
             breaker=BreakerSettings(**provider.breaker.model_dump()),
             cost=cost_function(provider.kind, model, None),
         )
-        return Target(settings, upstream, self.clock, on_change=self._breaker_changed)
+        return self._destination(settings, upstreams)
+
+    def _destination(self, settings: TargetSettings, upstreams: Sequence[Upstream]) -> Destination:
+        targets = [
+            Target(settings, upstream, self.clock, on_change=self._breaker_changed) for upstream in upstreams
+        ]
+        return targets[0] if len(targets) == 1 else ReplicatedTarget(settings, targets)
 
     def direct(
-        self, upstreams: dict[str, Upstream], known: OrderedDict[str, Target]
-    ) -> Callable[[str, str], Target | None]:
+        self, upstreams: Mapping[str, Sequence[Upstream]], known: OrderedDict[str, Destination]
+    ) -> Callable[[str, str], Destination | None]:
         """Return what gives the target for a provider and a model that a caller names."""
 
-        def find(provider: str, model: str) -> Target | None:
+        def find(provider: str, model: str) -> Destination | None:
             if provider not in upstreams:
                 return None
             name = f"{provider}/{model}"
@@ -232,12 +276,15 @@ def _check(check: HealthCheckConfig | None) -> HealthCheck | None:
 
 def _snapshot(target: Target) -> TargetSnapshot:
     return TargetSnapshot(
-        target=target.name,
-        provider=target.upstream.name,
+        target=target.configured,
+        provider=target.provider,
+        endpoint=target.upstream.endpoint,
         inflight=target.gate.inflight,
         queued=target.gate.queued,
         breaker=target.breaker.state.value,
         cooling=target.cooldown.remaining,
         healthy=target.upstream.healthy,
         concurrency_limit=target.upstream.limiter.max_concurrency,
+        engine_up=target.upstream.load.up,
+        engine=target.upstream.load.engine,
     )

@@ -27,7 +27,7 @@ from router_server.core.strategies import (
     Rank,
     Speeds,
 )
-from router_server.core.target import Route, Target
+from router_server.core.target import Destination, Route
 from router_server.core.types import Usage
 from router_server.state.store import key
 
@@ -50,7 +50,7 @@ class Routing:
         shared: what replicas share, or None.
     """
 
-    targets: Mapping[str, Target]
+    targets: Mapping[str, Destination]
     speeds: Speeds
     clock: Callable[[], float]
     shared: SharedValues | None = None
@@ -84,7 +84,7 @@ class Routing:
 class _Parts:
     """One route's targets, weights and ranks."""
 
-    def __init__(self, config: RouteConfig, targets: Mapping[str, Target], speeds: Speeds) -> None:
+    def __init__(self, config: RouteConfig, targets: Mapping[str, Destination], speeds: Speeds) -> None:
         self._config = config
         self._own = {one.target: targets[one.target] for one in config.targets}
         self._weights = {one.target: float(one.weight) for one in config.targets}
@@ -133,16 +133,16 @@ class _Parts:
                 return InTurn(self._weights)
 
 
-def _balanced(weights: Mapping[str, float], targets: Mapping[str, Target]) -> Balanced:
+def _balanced(weights: Mapping[str, float], targets: Mapping[str, Destination]) -> Balanced:
     return Balanced(weights, targets, _cheapest(targets))
 
 
-def _cheapest(targets: Mapping[str, Target]) -> LowestCost:
+def _cheapest(targets: Mapping[str, Destination]) -> LowestCost:
     limits = {name: target.settings.max_output_tokens for name, target in targets.items()}
     return LowestCost({name: _price(target) for name, target in targets.items()}, limits)
 
 
-def _price(target: Target) -> Callable[[int, int], int | None]:
+def _price(target: Destination) -> Callable[[int, int], int | None]:
     return lambda prompt, output: target.settings.cost(Usage(prompt, output))
 
 

@@ -16,6 +16,7 @@ from typing import TypeVar, cast
 from router_server.core.adaptive import Place
 from router_server.core.breaker import Pass
 from router_server.core.call import Call
+from router_server.core.course import Step
 from router_server.core.deadline import Timer, Timers
 from router_server.core.errors import (
     RULES,
@@ -29,7 +30,6 @@ from router_server.core.errors import (
 from router_server.core.hedge import HEDGE_LOST
 from router_server.core.measures import Measures
 from router_server.core.observer import AttemptObservation, AttemptRecord, AttemptStart
-from router_server.core.plan import Step
 from router_server.core.provider import UpstreamChat, UpstreamEmbed
 from router_server.core.target import Target
 from router_server.core.types import ChatRequest, EmbedRequest, Generation, Json, StreamItem, Usage

@@ -1,6 +1,6 @@
 """A call's way from target to target: attempts come out until one answers or the verdict is raised.
 
-The shell around `plan.Course`: it waits where the course says so and keeps the call's notebook. Refuses to
+The shell around `Course`: it waits where the course says so and keeps the call's notebook. Refuses to
 know what an attempt does.
 """
 
@@ -12,10 +12,11 @@ from collections.abc import Callable, Mapping
 
 from router_server.core.attempt import Attempt
 from router_server.core.call import Call
+from router_server.core.course import Course
 from router_server.core.errors import BreakerEffect, Outcome, RouterError, UpstreamError
 from router_server.core.hedge import Hedging
 from router_server.core.observer import Failover
-from router_server.core.plan import Course, Plan
+from router_server.core.plan import Plan
 from router_server.core.target import Target
 
 _BACKOFF = 0.25

@@ -12,7 +12,7 @@ import logging
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 from router_server.core.errors import UpstreamError
 from router_server.core.provider import EngineLoad, LoadPace, ReportsLoad
@@ -98,7 +98,10 @@ class Engine(Protocol):
         """What is known."""
 
 
-class LoadWatch:
+E = TypeVar("E", bound=Engine)
+
+
+class LoadWatch(Generic[E]):
     """Asks engines for their load.
 
     Args:
@@ -106,9 +109,7 @@ class LoadWatch:
         changed: told of an engine that falls silent, or answers again: a health check will tell more.
     """
 
-    def __init__(
-        self, engines: Sequence[tuple[Engine, ReportsLoad]], changed: Callable[[Engine], None]
-    ) -> None:
+    def __init__(self, engines: Sequence[tuple[E, ReportsLoad]], changed: Callable[[E], None]) -> None:
         self._engines = engines
         self._changed = changed
 
@@ -119,7 +120,7 @@ class LoadWatch:
                 if asked.load_pace is not None:
                     group.create_task(self._watch(engine, asked, asked.load_pace), name=f"load {engine.name}")
 
-    async def ask(self, engine: Engine, asked: ReportsLoad) -> None:
+    async def ask(self, engine: E, asked: ReportsLoad) -> None:
         """Ask one engine once."""
         before = engine.load.up
         try:
@@ -133,7 +134,7 @@ class LoadWatch:
         if engine.load.up is not before and before is not None:
             self._changed(engine)
 
-    async def _watch(self, engine: Engine, asked: ReportsLoad, pace: LoadPace) -> None:
+    async def _watch(self, engine: E, asked: ReportsLoad, pace: LoadPace) -> None:
         while True:
             await self.ask(engine, asked)
             await engine.load.next_turn(pace, busy=engine.inflight > 0)

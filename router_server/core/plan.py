@@ -1,6 +1,6 @@
-"""Which targets a call tries, in which order, and whether it may go on after a failure.
+"""Which targets a call tries, and in which order; `course` says how it goes on after a failure.
 
-Pure: it sees targets as frozen `Candidate` views and errors as values, and answers with values. A strategy
+Pure: it sees targets as frozen `Candidate` views and answers with a value. A strategy
 is a function that orders candidates. Refuses to call, wait or remember anything beyond one call.
 """
 
@@ -10,30 +10,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from router_server.core.deadline import MIN_ATTEMPT, Deadline
 from router_server.core.errors import (
-    RULES,
-    NextTarget,
     Outcome,
-    Phase,
     Reason,
     RouterError,
-    SameTarget,
-    UpstreamError,
     Violation,
 )
 from router_server.core.provider import Capability
 from router_server.core.types import ChatRequest, EmbedRequest, Operation
-from router_server.core.verdict import deadline_error, exhausted, refusal
-
-_MOST_WAITS = 10
-"""How often one call waits for rate-limited targets: against an upstream that says "at once" for ever."""
 
 MOST_ENDPOINTS = 4
 """How many endpoints of one target a call asks: a prompt that kills engines must not go through a fleet."""
-
-_CLOCK_RESOLUTION = 0.001
-"""Seconds by which a timer may fire before its time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,172 +198,3 @@ def _skip(candidate: Candidate) -> Skip:
     if candidate.cooling > 0:
         return Skip(candidate.configured, Outcome.RATE_LIMITED, candidate.cooling)
     return Skip(candidate.configured, candidate.blocked or Outcome.CIRCUIT_OPEN, candidate.ready_in)
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """Ask this target after ``wait`` seconds; ``others_left`` tells whether another may follow.
-
-    ``hedge`` tells that another target is being asked, so that this one is not worth waiting for a permit;
-    ``waited`` that the call has waited in the queue of another endpoint of the target.
-    """
-
-    target: str
-    wait: float
-    others_left: bool
-    last_resort: bool = False
-    hedge: bool = False
-    waited: bool = False
-
-
-class Course:
-    """One call's way through its plan: what to do next, given what has failed so far.
-
-    Args:
-        plan: the targets in order.
-        deadline: when the call is over.
-        backoff: the seconds to wait before the n-th retry of a target, counted from 1.
-        now: when the plan was made.
-    """
-
-    def __init__(
-        self, plan: Plan, deadline: Deadline, backoff: Callable[[int], float], *, now: float
-    ) -> None:
-        self._plan = plan
-        self._deadline = deadline
-        self._backoff = backoff
-        self._left = list(plan.order)
-        self._groups = {c.target: c.group for c in plan.order if c.group}
-        self._waited: set[str] = set()
-        self._retry: Step | None = None
-        self._tries: dict[str, int] = {}
-        self._rested: dict[str, float] = {}
-        self._ends = {s.target: (s.outcome, now + s.wait) for s in plan.skipped}
-        self._final: UpstreamError | None = None
-        self._phase: Phase | None = None
-        self._too_long = "messages"
-        self._cut_short = False
-        self._waits = 0
-
-    @property
-    def others_left(self) -> bool:
-        """Tell whether another target may follow."""
-        return bool(self._left)
-
-    def next_step(self, now: float) -> Step | None:
-        """Return what to do next, or None: nothing more. A step is taken off: asking twice gives two."""
-        if self._final is not None:
-            return None
-        remaining = self._deadline.remaining(now)
-        retry, self._retry = self._retry, None
-        if retry is not None and retry.wait + MIN_ATTEMPT <= remaining:
-            return retry
-        if self._left:
-            return self._ask_next() if remaining >= MIN_ATTEMPT else None
-        return self._after_rest(now)
-
-    def beside(self, now: float, fit: Callable[[str], bool]) -> Step | None:
-        """Return a step beside the one that is running: the first target left that is ``fit`` now, or None.
-
-        It is taken off like any other, and nothing is waited for.
-        """
-        if self._final is not None or self._deadline.remaining(now) < MIN_ATTEMPT:
-            return None
-        chosen = next((c for c in self._left if fit(c.target)), None)
-        if chosen is None:
-            return None
-        self._left.remove(chosen)
-        return Step(chosen.target, 0.0, self.others_left, hedge=True)
-
-    def out_of_time(self, now: float) -> bool:
-        """Tell whether it is time, not targets, that ended the call."""
-        least = MIN_ATTEMPT if self._left or self._cut_short else _CLOCK_RESOLUTION
-        return self._final is None and self._deadline.remaining(now) < least
-
-    def again(self, target: str) -> None:
-        """Put ``target`` first once more: a refused continuation is a question asked wrongly."""
-        self._retry = Step(target, 0.0, self.others_left)
-
-    def failed(
-        self, target: str, error: UpstreamError, now: float, *, rest: float = 0.0, prefer_others: bool = False
-    ) -> None:
-        """Take note of a failure.
-
-        Args:
-            target: who failed.
-            error: how.
-            now: when.
-            rest: seconds that the target is left alone now, after a rate limit or by its breaker.
-            prefer_others: a stream broke midway: go to the next target if there is one.
-        """
-        rule = RULES[error.outcome]
-        self._ends[target] = (error.outcome, now + max(rest, error.retry_after or 0.0))
-        self._cut_short = error.outcome is Outcome.TIMEOUT
-        self._phase = Phase.QUEUE if error.outcome is Outcome.SATURATED else error.phase or self._phase
-        if rule.next_target is NextTarget.NO:
-            self._final = error
-            return
-        if rule.next_target is NextTarget.IF_LARGER:
-            self._keep_larger(target)
-            self._too_long = "messages" if error.input_index is None else f"inputs[{error.input_index}]"
-        if error.outcome is Outcome.SATURATED:
-            self._waited.add(self._groups.get(target, ""))
-        if rule.same_target is SameTarget.AFTER_COOLING:
-            self._rested[target] = now + rest
-        # Another endpoint of the same target is as good as a retry, and need not be waited for.
-        others_first = bool(self._left) if prefer_others else self._has_sibling(target)
-        if rule.same_target is SameTarget.AFTER_BACKOFF and not others_first:
-            self._plan_retry(target, error.retry_after or 0.0)
-
-    def verdict(self, now: float) -> RouterError:
-        """Return what the caller is told, when there is no next step."""
-        if self._final is not None:
-            return refusal(self._final)
-        if self.out_of_time(now):
-            return deadline_error(self._phase or Phase.QUEUE)
-        waits = [(outcome, max(0.0, at - now)) for outcome, at in self._ends.values()]
-        return exhausted(waits, self._too_long)
-
-    def _ask_next(self) -> Step:
-        candidate = self._left.pop(0)
-        self._tries[candidate.target] = 0
-        return Step(
-            candidate.target,
-            0.0,
-            self.others_left,
-            self._plan.last_resort,
-            waited=bool(candidate.group) and candidate.group in self._waited,
-        )
-
-    def _has_sibling(self, target: str) -> bool:
-        group = self._groups.get(target)
-        return group is not None and any(c.group == group for c in self._left)
-
-    def _plan_retry(self, target: str, told_to_wait: float) -> None:
-        retries = next((c.retries for c in self._plan.order if c.target == target), 0)
-        tries = self._tries.get(target, 0) + 1
-        self._tries[target] = tries
-        if tries > retries or self._plan.last_resort:
-            return
-        # Who says when to come back is not asked sooner; whoever else is left can answer now.
-        if told_to_wait <= 0 or not self._left:
-            self._retry = Step(target, max(self._backoff(tries), told_to_wait), self.others_left)
-
-    def _after_rest(self, now: float) -> Step | None:
-        if not self._rested or self._plan.last_resort or self._waits >= _MOST_WAITS:
-            return None
-        target, at = min(self._rested.items(), key=lambda item: item[1])
-        wait = max(0.0, at - now)
-        if wait + MIN_ATTEMPT > self._deadline.remaining(now):
-            return None
-        del self._rested[target]
-        self._waits += 1
-        return Step(target, wait, others_left=False)
-
-    def _keep_larger(self, target: str) -> None:
-        group = self._groups.get(target)
-        if group is not None:
-            self._left = [c for c in self._left if c.group != group]
-        window = next((c.context_window for c in self._plan.order if c.target == target), None)
-        if window is not None:
-            self._left = [c for c in self._left if c.context_window is None or c.context_window > window]

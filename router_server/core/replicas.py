@@ -65,13 +65,34 @@ class ReplicatedTarget:
 
     @property
     def serving(self) -> bool:
-        """Tell whether calls go to any of its endpoints by choice."""
+        """Tell whether any of its endpoints is served by choice, and ready."""
         return any(endpoint.serving for endpoint in self.endpoints)
+
+    @property
+    def takes_calls(self) -> bool:
+        """Tell whether calls go to any of its endpoints by choice."""
+        return any(endpoint.takes_calls for endpoint in self.endpoints)
 
     @property
     def available(self) -> bool:
         """Tell whether a call would go to any of its endpoints now."""
         return any(endpoint.available for endpoint in self.endpoints)
+
+    @property
+    def has_room(self) -> bool:
+        """Tell whether any of its endpoints would give a call a place at once."""
+        return any(endpoint.takes_calls and endpoint.has_room for endpoint in self.endpoints)
+
+    @property
+    def is_full(self) -> bool:
+        """Tell whether a call could wait for a place at none of its endpoints."""
+        return all(endpoint.is_full for endpoint in self.endpoints if endpoint.takes_calls)
+
+    @property
+    def load(self) -> int:
+        """How many calls the least busy of its endpoints has: what a call would meet."""
+        serving = [endpoint.load for endpoint in self.endpoints if endpoint.takes_calls]
+        return min(serving or [endpoint.load for endpoint in self.endpoints])
 
     def candidate(self, dimensions: int | None) -> Candidate:
         """Return the target as a plan sees it now: as well as the best of its endpoints."""

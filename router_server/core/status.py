@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from router_server.core.provider import EngineLoad
+
 
 @dataclass(frozen=True, slots=True)
 class TargetSnapshot:
-    """One target at one moment.
+    """One target, or one endpoint of it, at one moment.
 
     Attributes:
         target: its name in the configuration.
@@ -21,6 +23,9 @@ class TargetSnapshot:
         cooling: seconds for which it is still left alone after a rate limit; 0 where it is not.
         healthy: what the last active check said; None where none has answered.
         concurrency_limit: attempts of its provider that may hold a permit at once; 0 where that is not told.
+        endpoint: which of the provider's endpoints this is; empty where there is one only.
+        engine_up: whether its engine answered when last asked for its load; None where it was not.
+        engine: its engine's last word on its load, or None.
     """
 
     target: str
@@ -31,3 +36,11 @@ class TargetSnapshot:
     cooling: float = 0.0
     healthy: bool | None = None
     concurrency_limit: int = 0
+    endpoint: str = ""
+    engine_up: bool | None = None
+    engine: EngineLoad | None = None
+
+    @property
+    def name(self) -> str:
+        """What tells it from every other: of several endpoints, each has its own."""
+        return f"{self.target}@{self.endpoint}" if self.endpoint else self.target

@@ -60,6 +60,11 @@ class Upstream:
     load: Load = field(default_factory=Load, repr=False)
 
     @property
+    def unique_name(self) -> str:
+        """The provider's name, and the endpoint's where there are several."""
+        return f"{self.name}@{self.endpoint}" if self.endpoint else self.name
+
+    @property
     def inflight(self) -> int:
         """How many calls it has of us."""
         return self.limiter.inflight
@@ -243,8 +248,24 @@ class Destination(Protocol):
         """Tell whether calls go there by choice."""
 
     @property
+    def takes_calls(self) -> bool:
+        """Tell whether calls go there by choice, or would wake its engine."""
+
+    @property
     def available(self) -> bool:
         """Tell whether a call would go there now."""
+
+    @property
+    def has_room(self) -> bool:
+        """Tell whether a call would be given a place at once."""
+
+    @property
+    def is_full(self) -> bool:
+        """Tell whether a call could not even wait for a place."""
+
+    @property
+    def load(self) -> int:
+        """How many calls it serves, and how many wait for it."""
 
     def candidate(self, dimensions: int | None) -> Candidate:
         """Return it as a plan sees it now; ``dimensions`` are those an embed call asks for."""

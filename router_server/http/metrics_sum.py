@@ -21,6 +21,10 @@ _COMBINED: Final[Mapping[str, Callable[[float, float], float]]] = {
     "modelrouter_breaker_state": max,
     "modelrouter_target_cooling_seconds": max,
     "modelrouter_target_healthy": min,
+    "modelrouter_engine_up": min,
+    "modelrouter_engine_running": max,
+    "modelrouter_engine_waiting": max,
+    "modelrouter_engine_kv_cache_usage": max,
     "process_start_time_seconds": min,
 }
 """Gauges whose sum means nothing, and what does: the worst of the workers, the oldest of the processes."""

@@ -125,12 +125,20 @@ class HttpClient:
         Raises:
             UpstreamError: there was no answer.
         """
+        status, _body = await self.get(path, beside=beside)
+        return status
+
+    async def get(self, path: str, *, beside: str = "") -> tuple[int, bytes]:
+        """Send a GET and return the status, whatever it is, and the body, 64 MiB of it at most.
+
+        Raises:
+            UpstreamError: as `status`.
+        """
         exchange = await self._send("GET", self._endpoint.url(path, beside=beside), None, {}, None)
         try:
-            await exchange.read_some(MAX_BODY_BYTES)
+            return exchange.status, await exchange.read_some(MAX_BODY_BYTES)
         finally:
             exchange.close()
-        return exchange.status
 
     async def close(self) -> None:
         """Close every connection, also those in use: their readers see UNAVAILABLE, ``closed``."""
@@ -182,8 +190,8 @@ def _payload(body: bytes | None) -> bytes | io.BytesIO | None:
 
 
 def _connector(endpoint: Endpoint, max_connections: int) -> aiohttp.BaseConnector:
-    # One more than there can be calls: an active check must not wait behind them.
-    limit = max_connections + 1
+    # Two more than there can be calls: an active check, or a look at the load, must not wait behind them.
+    limit = max_connections + 2
     if endpoint.socket:
         return aiohttp.UnixConnector(endpoint.socket, limit=limit)
     return aiohttp.TCPConnector(limit=limit)

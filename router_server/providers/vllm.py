@@ -11,14 +11,14 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from http import HTTPStatus
-from typing import Any, Final, Self
-
-from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator, model_validator
+from typing import Any, Final
 
 from router_server.core.engine import EngineSpec
 from router_server.core.errors import UpstreamError
 from router_server.core.provider import (
     Capability,
+    EngineLoad,
+    LoadPace,
     Provider,
     ProviderKind,
     Surroundings,
@@ -33,10 +33,11 @@ from router_server.providers._http import HttpClient
 from router_server.providers._openai_wire import OpenAIWire
 from router_server.providers._openai_wire_errors import read_error
 from router_server.providers._openai_wire_request import Constraint, Dialect
-from router_server.providers._settings import ApiKey, Url, bearer
-from router_server.providers._vllm_serve import ServeSettings, spec_of
+from router_server.providers._settings import bearer
+from router_server.providers._vllm_load import Crowding, read_load
+from router_server.providers._vllm_serve import spec_of
+from router_server.providers._vllm_settings import API, Settings
 
-_API: Final = "/v1"
 _MAX_EMBED_BATCH: Final = 2048
 """vLLM has no limit of its own; OpenAI's keeps one answer within the size that is read."""
 
@@ -47,45 +48,19 @@ _NO_PRIORITY_WORDS: Final = b"priority scheduling is not enabled"
 """vLLM's words for a priority other than 0 where it was started without ``--scheduling-policy priority``."""
 
 
-class Settings(BaseModel):
-    """What the configuration says of a ``vllm`` provider.
-
-    Attributes:
-        base_url: ``http://host:port/v1`` or ``unix:///path/to.sock``; without a path, /v1 is understood.
-        api_key: the credential, where the server was started with one.
-        serve: instead of base_url: the router starts the server itself, as its child.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
-
-    base_url: Url | None = None
-    api_key: ApiKey | None = None
-    serve: ServeSettings | None = None
-
-    @field_validator("serve")
-    @classmethod
-    def _stands_alone(cls, serve: ServeSettings | None, info: ValidationInfo) -> ServeSettings | None:
-        if serve is not None and info.data.get("base_url") is not None:
-            raise ValueError("stands beside base_url; keep one of the two")
-        return serve
-
-    @model_validator(mode="after")
-    def _is_somewhere(self) -> Self:
-        if self.base_url is None and self.serve is None:
-            raise ValueError(
-                "says neither where a server is nor that one is to be started; add base_url or serve"
-            )
-        return self
-
-
 class VllmProvider:
     """One vLLM server."""
 
+    load_pace: LoadPace | None
+
     def __init__(self, settings: Settings, surroundings: Surroundings) -> None:
-        endpoint = parse_endpoint(settings.base_url or f"unix://{surroundings.socket}", default_path=_API)
+        endpoint = parse_endpoint(settings.server or f"unix://{surroundings.socket}", default_path=API)
         self._http = HttpClient(endpoint, bearer(settings.api_key), surroundings, _read_error)
         self._wire = OpenAIWire(self._http, _DIALECT)
         self._schedules_by_priority = True
+        self._crowding = Crowding(settings.crowded_waiting, settings.crowded_cache)
+        busy, idle = settings.load_interval, settings.load_idle_interval
+        self.load_pace = None if busy is None else LoadPace(busy, max(busy, idle))
 
     @property
     def address(self) -> tuple[str, int | None]:
@@ -135,10 +110,19 @@ class VllmProvider:
     async def check(self) -> bool | None:
         """Ask ``/health``, which stands beside /v1 and fails when the engine is dead."""
         try:
-            status = await self._http.status("/health", beside=_API)
+            status = await self._http.status("/health", beside=API)
         except UpstreamError:
             return False
         return None if status in _HEALTH_UNKNOWN else status < 300  # noqa: PLR2004 - the 2xx of HTTP
+
+    async def load(self) -> EngineLoad | None:
+        """Read ``/metrics``, which stands beside /v1.
+
+        Raises:
+            UpstreamError: there was no answer.
+        """
+        status, body = await self._http.get("/metrics", beside=API)
+        return read_load(body, self._crowding) if status == HTTPStatus.OK else None
 
     async def close(self) -> None:
         """Close every connection."""
@@ -226,5 +210,6 @@ KIND: Final = ProviderKind(
     able=lambda _settings, model: embedding_if_called_so(_CAPABILITIES, model),
     create=_create,
     engine=_engine,
+    endpoints=lambda settings: settings.servers,
     summary="A vLLM server, over http(s) or a unix socket, or as a child of the router.",
 )

@@ -102,7 +102,8 @@ def _of_call(call: CallRecord) -> Mapping[str, Any]:
 
 def _stop(attempt: AttemptRecord) -> str:
     why = f"/{attempt.error_reason}" if attempt.error_reason else ""
-    return f"{attempt.start.target}:{attempt.outcome.value}{why}"
+    where = f"@{attempt.start.endpoint}" if attempt.start.endpoint else ""
+    return f"{attempt.start.target}{where}:{attempt.outcome.value}{why}"
 
 
 def _milliseconds(seconds: float | None) -> float | None:

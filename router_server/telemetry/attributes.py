@@ -77,6 +77,7 @@ def of_attempt_start(start: AttemptStart) -> Attributes:
         (semconv.ROUTE, start.route),
         (semconv.TARGET, start.target),
         (semconv.PROVIDER, start.provider),
+        (semconv.ENDPOINT, start.endpoint or None),
         (semconv.ATTEMPT_NUMBER, start.number),
     )
     if isinstance(start.request, ChatRequest):

@@ -16,6 +16,7 @@ from router_server.telemetry.semconv import (
     GEN_AI_REQUEST_MODEL,
     GEN_AI_TOKEN_MODALITY,
     LABEL_DIRECTION,
+    LABEL_ENDPOINT,
     LABEL_FROM,
     LABEL_OPERATION,
     LABEL_OUTCOME,
@@ -82,7 +83,8 @@ _WITH_ERROR: Final = (*UPSTREAM_LABELS, ERROR_TYPE)
 _WITH_MODALITY: Final = (*UPSTREAM_LABELS, GEN_AI_TOKEN_MODALITY)
 
 _H, _C, _G = Instrument.HISTOGRAM, Instrument.COUNTER, Instrument.GAUGE
-_PER_TARGET: Final = (LABEL_TARGET, LABEL_PROVIDER)
+_PER_TARGET: Final = (LABEL_TARGET, LABEL_PROVIDER, LABEL_ENDPOINT)
+_PER_ENGINE: Final = (LABEL_PROVIDER, LABEL_ENDPOINT)
 
 RPC_DURATION: Final = Metric(
     "rpc.server.call.duration",
@@ -195,7 +197,11 @@ CALL_TIME_TO_FIRST_TOKEN: Final = Metric(
     SECONDS,
 )
 ATTEMPTS_MADE: Final = Metric(
-    "modelrouter.attempts", _C, "{attempt}", "Attempts by outcome", (LABEL_TARGET, LABEL_OUTCOME)
+    "modelrouter.attempts",
+    _C,
+    "{attempt}",
+    "Attempts by outcome",
+    (LABEL_TARGET, LABEL_ENDPOINT, LABEL_OUTCOME),
 )
 FAILOVERS: Final = Metric(
     "modelrouter.failovers",
@@ -234,7 +240,7 @@ CONCURRENCY_LIMIT: Final = Metric(
     _G,
     "{attempt}",
     "Attempts that may hold a permit of the provider at once; moves where the provider is adaptive",
-    (LABEL_PROVIDER,),
+    _PER_ENGINE,
 )
 QUEUE_DEPTH: Final = Metric(
     "modelrouter.queue.depth", _G, "{attempt}", "Attempts that wait for a permit", _PER_TARGET
@@ -265,6 +271,34 @@ STATE_OPERATIONS: Final = Metric(
     "{operation}",
     "Questions to the shared state, by what came of them: ok, timeout, error, skipped",
     (LABEL_OPERATION, LABEL_OUTCOME),
+)
+ENGINE_UP: Final = Metric(
+    "modelrouter.engine.up",
+    _G,
+    "{bool}",
+    "1 where a vLLM server told its load when it was last asked, 0 where it did not answer",
+    _PER_ENGINE,
+)
+ENGINE_RUNNING: Final = Metric(
+    "modelrouter.engine.running",
+    _G,
+    "{request}",
+    "Requests that a vLLM server works on, by its own word: those of others included",
+    _PER_ENGINE,
+)
+ENGINE_WAITING: Final = Metric(
+    "modelrouter.engine.waiting",
+    _G,
+    "{request}",
+    "Requests that wait inside a vLLM server, by its own word",
+    _PER_ENGINE,
+)
+ENGINE_CACHE: Final = Metric(
+    "modelrouter.engine.kv_cache_usage",
+    _G,
+    "1",
+    "Share of a vLLM server's KV cache that running requests hold, 0 to 1, by its own word",
+    _PER_ENGINE,
 )
 
 METRICS: Final[tuple[Metric, ...]] = tuple(one for one in list(globals().values()) if isinstance(one, Metric))

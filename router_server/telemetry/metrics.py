@@ -63,7 +63,7 @@ class Metrics:
         self._attempts = _AttemptInstruments(meter, create)
         distributions.keep_place(meter)
         _observe_targets(meter, snapshot)
-        _observe_providers(meter, snapshot)
+        _observe_engines(meter, snapshot)
 
     def rpc(self, start: RpcStart) -> RpcObservation:
         """Nothing is counted before the end."""
@@ -80,8 +80,9 @@ class Metrics:
         del before
         if after != "open":
             return
-        known = any(one.target == target for one in self._snapshot())
-        self._opens.add(1, (target if known else _UNKNOWN, provider))
+        known = next((one for one in self._snapshot() if one.name == target), None)
+        endpoint = (known.endpoint or None) if known else None
+        self._opens.add(1, (known.target if known else _UNKNOWN, provider, endpoint))
 
     def failed_over(self, failover: Failover) -> None:
         """Count a failover."""
@@ -130,7 +131,7 @@ class _AttemptInstruments:
 
     def record(self, record: AttemptRecord) -> None:
         target = DIRECT if record.start.route == DIRECT else record.start.target
-        self._attempts.add(1, (target, record.outcome.value))
+        self._attempts.add(1, (target, record.start.endpoint or None, record.outcome.value))
         self._queue_wait.add(record.queue_wait, (target,))
         if record.start.hedge:
             self._hedges.add(1, (record.start.route, target, semconv.WON[record.outcome is Outcome.OK]))
@@ -258,30 +259,47 @@ def _observe_targets(meter: Meter, snapshot: Snapshot) -> None:
     }
     for metric, reading in readings.items():
         meter.create_observable_gauge(
-            metric.name, [_reader(snapshot, reading)], metric.unit, metric.description
+            metric.name, [_reader(snapshot, reading, _target_labels)], metric.unit, metric.description
         )
 
 
-def _observe_providers(meter: Meter, snapshot: Snapshot) -> None:
-    def read(options: CallbackOptions) -> Iterable[Observation]:
-        del options
-        limits = {one.provider: one.concurrency_limit for one in snapshot()}
-        return [Observation(limit, {semconv.LABEL_PROVIDER: name}) for name, limit in limits.items() if limit]
+def _observe_engines(meter: Meter, snapshot: Snapshot) -> None:
+    readings: dict[instruments.Metric, Callable[[TargetSnapshot], float | None]] = {
+        instruments.CONCURRENCY_LIMIT: lambda one: one.concurrency_limit or None,
+        instruments.ENGINE_UP: lambda one: None if one.engine_up is None else int(one.engine_up),
+        instruments.ENGINE_RUNNING: lambda one: one.engine.running if one.engine else None,
+        instruments.ENGINE_WAITING: lambda one: one.engine.waiting if one.engine else None,
+        instruments.ENGINE_CACHE: lambda one: one.engine.cache_used if one.engine else None,
+    }
 
-    metric = instruments.CONCURRENCY_LIMIT
-    meter.create_observable_gauge(metric.name, [read], metric.unit, metric.description)
+    def engines() -> Iterable[TargetSnapshot]:
+        """Give each provider or endpoint once, however many targets it serves."""
+        return {(one.provider, one.endpoint): one for one in snapshot()}.values()
+
+    for metric, reading in readings.items():
+        callback = _reader(engines, reading, _engine_labels)
+        meter.create_observable_gauge(metric.name, [callback], metric.unit, metric.description)
+
+
+def _engine_labels(one: TargetSnapshot) -> Mapping[str, str]:
+    labels = {semconv.LABEL_PROVIDER: one.provider}
+    return {**labels, semconv.LABEL_ENDPOINT: one.endpoint} if one.endpoint else labels
+
+
+def _target_labels(one: TargetSnapshot) -> Mapping[str, str]:
+    return {semconv.LABEL_TARGET: one.target, **_engine_labels(one)}
 
 
 def _reader(
-    snapshot: Snapshot, reading: Callable[[TargetSnapshot], float | None]
+    snapshot: Snapshot,
+    reading: Callable[[TargetSnapshot], float | None],
+    labels: Callable[[TargetSnapshot], Mapping[str, str]],
 ) -> Callable[[CallbackOptions], Iterable[Observation]]:
     def read(options: CallbackOptions) -> Iterable[Observation]:
         del options
         for one in snapshot():
             value = reading(one)
             if value is not None:
-                yield Observation(
-                    value, {semconv.LABEL_TARGET: one.target, semconv.LABEL_PROVIDER: one.provider}
-                )
+                yield Observation(value, labels(one))
 
     return read

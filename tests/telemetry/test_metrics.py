@@ -16,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from router_server.core.errors import Outcome, Reason
 from router_server.core.observer import CallStart
 from router_server.core.observers import fan_out
+from router_server.core.provider import EngineLoad
 from router_server.core.shared import SharedSnapshot
 from router_server.core.status import TargetSnapshot
 from router_server.core.types import Operation
@@ -38,6 +39,11 @@ QUIET = TelemetrySettings(log_format="json", log_level="critical")
 TARGETS = (
     TargetSnapshot("openai-mini", "openai", 3, 2, "open", cooling=1.5, healthy=False, concurrency_limit=45),
     TargetSnapshot("gemini-flash", "google", breaker="half_open"),
+)
+ENGINES = tuple(
+    TargetSnapshot(target, "local", inflight, endpoint=endpoint, engine_up=load is not None, engine=load)
+    for target, inflight in (("small", 1), ("large", 2))
+    for endpoint, load in (("gpu-1:8000", EngineLoad(5, 2, 0.25)), ("gpu-2:8000", None))
 )
 UPSTREAM = {
     "gen_ai_operation_name": "chat",
@@ -226,6 +232,25 @@ async def test_what_callers_choose_is_no_label() -> None:
     assert seen.value("modelrouter_attempts_total", target="direct", outcome="ok") == 50
 
 
+async def test_endpoints_have_gauges_of_their_own_and_an_engine_those_of_its_load_once() -> None:
+    telemetry = build(QUIET, lambda: ENGINES)
+    fan_out(telemetry.observers).breaker_changed("small@gpu-2:8000", "local", "closed", "open")
+    seen = scrape(telemetry)
+    await telemetry.shutdown()
+
+    first, second = ({"provider": "local", "endpoint": f"gpu-{number}:8000"} for number in (1, 2))
+    assert seen.value("modelrouter_inflight", target="small", **first) == 1
+    assert seen.value("modelrouter_inflight", target="large", **second) == 2
+    assert seen.labels("modelrouter_engine_up") == [first, second]
+    assert seen.value("modelrouter_engine_up", **first) == 1
+    assert seen.value("modelrouter_engine_up", **second) == 0
+    assert seen.labels("modelrouter_engine_running") == [first]
+    assert seen.value("modelrouter_engine_running", **first) == 5
+    assert seen.value("modelrouter_engine_waiting", **first) == 2
+    assert seen.value("modelrouter_engine_kv_cache_usage", **first) == 0.25
+    assert seen.value("modelrouter_breaker_opens_total", target="small", **second) == 1
+
+
 async def test_calls_that_fail_and_calls_that_are_cancelled() -> None:
     telemetry = build(QUIET, tuple)
     drive(telemetry, call=call_record(error=Reason.DEADLINE_EXCEEDED), code="DEADLINE_EXCEEDED")
@@ -246,7 +271,7 @@ async def test_calls_that_fail_and_calls_that_are_cancelled() -> None:
 async def test_every_metric_has_its_name_and_only_its_labels(otlp: Collector) -> None:
     settings = TelemetrySettings(otlp_endpoint=otlp.url, log_format="json", log_level="critical")
     shared = SharedSnapshot(degraded=False, asked={("get", "ok"): 1})
-    telemetry = build(settings, lambda: TARGETS, lambda: shared)
+    telemetry = build(settings, lambda: TARGETS + ENGINES, lambda: shared)
     embed = attempt_start(operation=Operation.EMBED, request=EMBED)
     drive(telemetry, failed(FIRST, Outcome.RATE_LIMITED), answered(replace(SECOND, hedge=True)))
     drive(telemetry, answered(embed))
