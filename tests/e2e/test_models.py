@@ -83,5 +83,5 @@ async def test_a_failing_direct_model_has_a_breaker_and_limits_of_its_own() -> N
             a.always(json_reply(answer()))
             assert (await served.stub.Chat(chat("a/good"))).route.target == "a/good"
             assert (await served.stub.Chat(chat("only-a"))).route.target == "a1"
-            assert served.server.assembly.direct["a/bad"].breaker.state.value == "open"
+            assert served.server.assembly.direct["a/bad"].endpoints[0].breaker.state.value == "open"
             assert served.idle
