@@ -16,9 +16,8 @@ from logging.handlers import QueueHandler, QueueListener
 from queue import Full, Queue
 from typing import Any, Final, Literal, TextIO
 
-from opentelemetry import trace
-
 from router_server.telemetry.redaction import RedactionFilter, message_of
+from router_server.telemetry.unsampled import current_trace_id
 
 LogFormat = Literal["auto", "json", "text"]
 
@@ -100,8 +99,7 @@ class _Outlet(QueueHandler):
         prepared = logging.makeLogRecord(record.__dict__)
         prepared.msg = message_of(record)
         prepared.args = ()
-        context = trace.get_current_span().get_span_context()
-        prepared.trace_id = trace.format_trace_id(context.trace_id) if context.is_valid else ""
+        prepared.trace_id = current_trace_id()
         return prepared
 
     def enqueue(self, record: logging.LogRecord) -> None:

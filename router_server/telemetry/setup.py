@@ -21,7 +21,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import MetricReader, MetricsData
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.sampling import ParentBasedTraceIdRatio
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON, ParentBased
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.exposition import choose_encoder
 
@@ -144,7 +144,7 @@ def build(settings: TelemetrySettings, snapshot: Snapshot, shared: Shared = noth
     meter = meters.get_meter(semconv.SCOPE, schema_url=semconv.SCHEMA_URL)
     metrics = Metrics(meter, distributions, snapshot)
     observe_shared(meter, shared)
-    tracers = _tracer_provider(settings, resource, exporters) if exporters else None
+    tracers = _tracer_provider(resource, exporters) if exporters else None
     tracing = _tracing(settings, tracers) if tracers else Passthrough()
 
     def flush() -> None:
@@ -210,16 +210,16 @@ class _PrometheusReader(PrometheusMetricReader):
         super()._receive_metrics(self._distributions.complete(metrics_data), timeout_millis, **kwargs)
 
 
-def _tracer_provider(settings: TelemetrySettings, resource: Resource, exporters: Exporters) -> TracerProvider:
-    sampler = ParentBasedTraceIdRatio(settings.sample_ratio)
-    provider = TracerProvider(sampler, resource, shutdown_on_exit=False)
+def _tracer_provider(resource: Resource, exporters: Exporters) -> TracerProvider:
+    # Which of the traces that begin here are kept is decided before a span of them is begun.
+    provider = TracerProvider(ParentBased(ALWAYS_ON), resource, shutdown_on_exit=False)
     provider.add_span_processor(exporters.span_processor())
     return provider
 
 
 def _tracing(settings: TelemetrySettings, tracers: TracerProvider) -> Tracing:
     tracer = tracers.get_tracer(semconv.SCOPE, schema_url=semconv.SCHEMA_URL)
-    return Tracing(tracer, record_content=settings.record_content)
+    return Tracing(tracer, settings.sample_ratio, record_content=settings.record_content)
 
 
 def _version() -> str:

@@ -12,16 +12,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextvars import Token
+from random import random
 
 from opentelemetry import context as otel_context
 from opentelemetry.context import Context
 from opentelemetry.trace import (
+    INVALID_SPAN,
     Span,
     SpanKind,
     Status,
     StatusCode,
     Tracer,
     format_trace_id,
+    get_current_span,
     set_span_in_context,
 )
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
@@ -41,13 +44,23 @@ from router_server.core.observer import (
 )
 from router_server.core.types import ChatRequest
 from router_server.telemetry import attributes, content, semconv
+from router_server.telemetry.unsampled import (
+    UnsampledCall,
+    UnsampledRpc,
+    current_unsampled,
+    new_trace_id,
+    unsampled_headers,
+)
 
 _W3C = TraceContextTextMapPropagator()
 _NO_CONTEXT = Context()
+_TRACEPARENT = "traceparent"
 
 
 def caller_context(metadata: Mapping[str, str]) -> Context:
     """Return the context that the caller sent as ``traceparent`` and ``tracestate``; empty if none or bad."""
+    if _TRACEPARENT not in metadata:
+        return _NO_CONTEXT
     return _W3C.extract(metadata, _NO_CONTEXT)
 
 
@@ -73,24 +86,33 @@ class Tracing:
     """Sees RPCs and calls, and makes spans of them.
 
     Args:
-        tracer: makes the spans.
+        tracer: makes the spans; it keeps every trace that begins here.
+        ratio: 0 to 1, the part of traces to begin where the caller has none.
         record_content: whether the contents of messages go into the spans of attempts.
     """
 
-    def __init__(self, tracer: Tracer, *, record_content: bool = False) -> None:
+    def __init__(self, tracer: Tracer, ratio: float, *, record_content: bool = False) -> None:
         self._tracer = tracer
+        self._ratio = ratio
         self._record_content = record_content
 
     def rpc(self, start: RpcStart) -> RpcObservation:
-        """Begin a SERVER span and make it the current one."""
+        """Begin a SERVER span and make it the current one, if the trace is kept."""
         parent = caller_context(start.metadata)
-        span = self._tracer.start_span(
-            start.method, parent, SpanKind.SERVER, attributes=attributes.of_rpc_start(start)
-        )
+        if not parent and not self._keeps():
+            return UnsampledRpc()
+        span = self._tracer.start_span(start.method, parent, SpanKind.SERVER)
+        if span.is_recording():
+            span.set_attributes(attributes.of_rpc_start(start))
         return _Rpc(span, otel_context.attach(set_span_in_context(span)))
 
     def call(self, start: CallStart) -> CallObservation:
-        """Begin an INTERNAL span under the current one."""
+        """Begin an INTERNAL span under the current one, if the trace is kept."""
+        unsampled = current_unsampled()
+        if unsampled is not None:
+            return UnsampledCall(unsampled_headers(unsampled.trace_id))
+        if get_current_span() is INVALID_SPAN and not self._keeps():
+            return UnsampledCall(unsampled_headers(new_trace_id()))
         span = self._tracer.start_span(
             f"route {start.route}", None, SpanKind.INTERNAL, attributes=attributes.of_call_start(start)
         )
@@ -98,6 +120,10 @@ class Tracing:
 
     def breaker_changed(self, target: str, provider: str, before: str, after: str) -> None:
         """A breaker belongs to no single call: metrics and log tell of it."""
+
+    def _keeps(self) -> bool:
+        """Decide on a new trace; asking the SDK would begin a span first."""
+        return random() < self._ratio  # noqa: S311 - a sample, not a secret
 
 
 class _Rpc:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import json
+import random
 
 import pytest
 from opentelemetry import trace
@@ -23,6 +24,8 @@ from router_server.core.types import (
     ToolResult,
 )
 from router_server.telemetry import TelemetrySettings, build
+from router_server.telemetry.passthrough import Passthrough
+from router_server.telemetry.unsampled import current_trace_id
 from tests.telemetry.collector import Collector, attributes
 from tests.telemetry.driver import (
     CHAT,
@@ -291,6 +294,41 @@ async def test_a_ratio_of_0_samples_only_what_callers_do(otlp: Collector) -> Non
     assert len(otlp.spans) == 3
 
 
+@pytest.mark.parametrize("bad", ["", "00-xyz"])
+async def test_a_bad_context_does_not_escape_the_ratio(otlp: Collector, bad: str) -> None:
+    telemetry = build(settings(otlp, ratio=0.0), tuple)
+    (headers,) = drive(telemetry, answered(FIRST), metadata={"traceparent": bad})
+    await telemetry.shutdown()
+
+    assert not otlp.spans
+    assert headers["traceparent"].endswith("-00")
+
+
+async def test_a_part_is_sampled_whole_and_upstreams_are_told_which(otlp: Collector) -> None:
+    telemetry = build(settings(otlp, ratio=0.5), tuple)
+    random.seed(1)
+    sent = [drive(telemetry, failed(FIRST), answered(SECOND)) for _ in range(200)]
+    await telemetry.shutdown()
+
+    traces = [headers["traceparent"].split("-") for attempts in sent for headers in attempts]
+    kept = {trace_id for _version, trace_id, _span, flags in traces if int(flags) % 2}
+    assert 70 < len(kept) < 130
+    assert len({trace_id for _version, trace_id, _span, _flags in traces}) == 200
+    assert {span.trace_id.hex() for span in otlp.spans} == kept
+    assert len(otlp.spans) == 4 * len(kept)
+
+
+async def test_a_call_outside_of_any_rpc_is_sampled_too(otlp: Collector) -> None:
+    telemetry = build(settings(otlp, ratio=0.0), tuple)
+    call = fan_out(telemetry.observers).call(call_record().start)
+    headers = call.attempt(FIRST).headers
+    call.ended(call_record())
+    await telemetry.shutdown()
+
+    assert headers["traceparent"].endswith("-00")
+    assert not otlp.spans
+
+
 async def test_the_rpcs_span_is_current_until_it_ends_and_concurrent_rpcs_do_not_mix(otlp: Collector) -> None:
     telemetry = build(settings(otlp), tuple)
     observer, calls = fan_out_rpc(telemetry.rpc_observers), fan_out(telemetry.observers)
@@ -333,6 +371,15 @@ async def test_without_a_collector_the_callers_context_passes_through() -> None:
     await telemetry.shutdown()
 
     assert first == second == W3C
+
+
+def test_without_a_collector_a_log_line_names_the_trace_until_the_rpc_ends() -> None:
+    rpc = Passthrough().rpc(RpcStart(METHOD, "r", ""))
+    inside = current_trace_id()
+    rpc.ended(RpcRecord(RpcStart(METHOD, "r", ""), "OK", 0.1))
+
+    assert inside == rpc.trace_id
+    assert current_trace_id() == ""
 
 
 async def test_without_a_collector_there_is_a_trace_id_and_upstreams_are_not_told() -> None:
