@@ -21,7 +21,7 @@ from tests.faults.wires import GEMINI, OPENAI, Wire, events, provider_keys
 from tests.upstream import SSE_HEAD, End, Reply, Upstream, event
 
 DEADLINE = 0.7
-PROMPTLY = 1.0
+PROMPTLY = 5.0
 """Seconds; whatever else would end a call here takes fifteen."""
 
 WIRES = pytest.mark.parametrize("wire", [OPENAI, GEMINI], ids=lambda wire: wire.kind)

@@ -131,6 +131,8 @@ async def test_a_redirect_is_not_followed(scene: Scene, route: str, status: int,
     assert trail.attempts[0].error_reason == f"http_{status}"
 
 
+@pytest.mark.parametrize("stream", [False, True], ids=["unary", "stream"])
+@pytest.mark.parametrize("route", ["openai", "gemini"])
 @pytest.mark.parametrize(
     "location",
     [
@@ -142,7 +144,10 @@ async def test_a_redirect_is_not_followed(scene: Scene, route: str, status: int,
         "",
     ],
 )
-async def test_a_redirect_to_the_machine_s_own_network_is_not_followed(scene: Scene, location: str) -> None:
+async def test_a_redirect_to_the_machine_s_own_network_is_not_followed(
+    scene: Scene, route: str, location: str, *, stream: bool
+) -> None:
     scene.upstream.always((head(302, {"Location": location, "Content-Length": "0"}),))
-    trail = await rescued(scene, "openai", stream=False)
+    trail = await rescued(scene, route, stream=stream)
     assert trail.attempts[0].outcome == common_pb2.Attempt.OUTCOME_MALFORMED
+    assert trail.attempts[0].error_reason == "http_302"
