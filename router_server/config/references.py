@@ -15,6 +15,7 @@ from router_server.config.tree import Config, ServerConfig, TargetConfig
 from router_server.config.values import host_and_port
 from router_server.config.wording import did_you_mean
 from router_server.core.provider import Capability
+from router_server.providers import load_kind
 
 _WILDCARDS = frozenset({"0.0.0.0", "::"})
 
@@ -77,7 +78,7 @@ def _routes(config: Config, names: Names) -> Iterator[Finding]:
         if not route.targets:
             yield Finding((*path, "targets"), "is empty; name at least one target")
         yield from _route_targets(path, route, names["targets"])
-        if route.hedge is not None and len(route.order) == 1:
+        if route.hedge is not None and len(route.order) == 1 and not _has_endpoints(config, route.order[0]):
             yield Finding((*path, "hedge"), "needs a second target to ask; add one, or remove hedge")
         weighted = [i for i, one in enumerate(route.targets) if "weight" in one.model_fields_set]
         if weighted and route.strategy not in WEIGHING:
@@ -116,6 +117,15 @@ def _aliases(config: Config) -> Iterator[Finding]:
             if alias in taken:
                 yield Finding(("routes", name, "aliases", index), f"{taken[alias]}; choose another")
             taken.setdefault(alias, f"is an alias of {name} already")
+
+
+def _has_endpoints(config: Config, target: str) -> bool:
+    """Tell whether several endpoints serve a target, so that one can be asked beside another."""
+    settings = config.targets.get(target)
+    provider = None if settings is None else config.providers.get(settings.provider)
+    if provider is None or provider.settings is None:
+        return False
+    return len(load_kind(provider.kind).endpoints_of(provider.settings)) > 1
 
 
 def _route_targets(path: KeyPath, route: RouteConfig, declared: frozenset[str] | None) -> Iterator[Finding]:

@@ -156,7 +156,9 @@ async def test_slow_readers_cost_little_and_nobody_else_waits(stage: Stage, read
     assert max(during["outboxes"]) <= LIMIT + ONE_READ
     assert during["rss"] - before["rss"] < readers * A_STREAM
     assert during["permits"]["wide"] >= readers, "the upstreams are not done"
-    assert beside < max(3 * alone, UNHARMED), f"{alone * 1e3:.1f} ms alone, {beside * 1e3:.1f} ms beside slow readers"
+    assert beside < max(3 * alone, UNHARMED), (
+        f"{alone * 1e3:.1f} ms alone, {beside * 1e3:.1f} ms beside slow readers"
+    )
     await stage.until(lambda told: not any((told["calls"], *told["permits"].values())))
     assert (await stage.upstream.ask("look"))["busy"] == 0
 

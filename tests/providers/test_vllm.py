@@ -27,7 +27,8 @@ from router_server.core.types import (
     ToolChoice,
     ToolMode,
 )
-from router_server.providers.vllm import KIND, Settings
+from router_server.providers._vllm_settings import Settings
+from router_server.providers.vllm import KIND
 from tests.providers.openai_talk import HELLO, call, chunk_of, collect, stream, text_chunks
 from tests.upstream import SSE_HEAD, End, Reply, Request, Steps, Upstream, event, json_reply, sse_reply
 

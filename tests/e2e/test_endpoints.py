@@ -1,0 +1,327 @@
+"""Several vLLM servers as one provider, through the whole server, on real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+
+import pytest
+from google.protobuf.json_format import ParseDict
+
+from modelrouter.v1 import embed_pb2
+from router_server.config import ConfigError
+from router_server.config.loading import read
+from router_server.core.load import Load
+from tests.e2e.serving import (
+    CHAT_PATH,
+    EMBED_PATH,
+    Served,
+    answer,
+    chat,
+    events_of,
+    fails,
+    pieces,
+    serving,
+    text_of,
+)
+from tests.telemetry.collector import attributes, collector
+from tests.upstream import SSE_HEAD, End, Request, Steps, Upstream, event, json_reply, reply, sse_reply
+from tests.vllm_exposition import exposition
+
+PATIENCE = 10.0
+"""Seconds for what a busy machine may delay; it normally takes a tenth of one."""
+
+
+@dataclass
+class Engine:
+    """A small vLLM: answers, and says how it is and how busy it is."""
+
+    upstream: Upstream
+    load: tuple[float, float, float] = (0, 0, 0)
+    healthy: bool = True
+
+    def __post_init__(self) -> None:
+        self.upstream.on("/metrics", lambda _request: reply(exposition(self.load)))
+        self.upstream.on("/health", lambda _request: reply(b"", 200 if self.healthy else 503))
+        self.upstream.always(self._answer)
+
+    def _answer(self, request: Request) -> Steps:
+        return sse_reply(pieces("Hel", "lo")) if request.json.get("stream") else json_reply(answer())
+
+    @property
+    def name(self) -> str:
+        """What the router calls it."""
+        return self.upstream.root_url.removeprefix("http://")
+
+    @property
+    def asked(self) -> list[Request]:
+        """The calls that it was sent."""
+        return [r for r in self.upstream.requests if r.path in (CHAT_PATH, EMBED_PATH)]
+
+
+def config(*engines: Engine, more: str = "", target: str = "", recovery: str = "none", rest: str = "") -> str:
+    urls = ", ".join(f'"{engine.upstream.base_url}"' for engine in engines)
+    return f"""
+providers:
+  local:
+    {{kind: vllm, base_urls: [{urls}], load_interval: 50ms, load_idle_interval: 50ms,
+     health_check: {{interval: 600ms, timeout: 5s}}{more}}}
+targets:
+  small: {{provider: local, model: small{target}}}
+routes:
+  chat: {{targets: [small], stream_recovery: {recovery}}}
+{rest}"""
+
+
+@asynccontextmanager
+async def engines(count: int = 2) -> AsyncIterator[list[Engine]]:
+    async with AsyncExitStack() as stack:
+        yield [Engine(await stack.enter_async_context(Upstream())) for _ in range(count)]
+
+
+async def eventually(holds: Callable[[], bool]) -> None:
+    """Wait until ``holds``."""
+    async with asyncio.timeout(PATIENCE):
+        while not holds():  # noqa: ASYNC110 - the router tells nobody of what it learns
+            await asyncio.sleep(0.01)
+
+
+async def until(served: Served, engine: Engine, **wanted: object) -> None:
+    """Wait until the router knows of ``engine`` what it is to know."""
+    upstream = served.server.assembly.upstreams[f"local@{engine.name}"]
+    await eventually(lambda: all(getattr(upstream, name) == value for name, value in wanted.items()))
+
+
+async def loads_known(served: Served, *known: Engine) -> None:
+    """Wait until the router has heard the present load of each."""
+    for engine in known:
+        load = served.server.assembly.upstreams[f"local@{engine.name}"].load
+        await eventually(partial(_is_told, load, engine))
+
+
+def _is_told(load: Load, engine: Engine) -> bool:
+    told = load.engine
+    return told is not None and (told.running, told.waiting, told.cache_used) == engine.load
+
+
+async def test_the_least_loaded_is_asked_by_what_engines_say_and_by_our_own_calls() -> None:
+    async with engines(3) as (a, b, c):
+        a.load, b.load, c.load = (9, 0, 0.1), (2, 0, 0.1), (9, 2, 0.1)
+        async with serving(config(a, b, c)) as served:
+            await loads_known(served, a, b, c)
+            await asyncio.gather(*(served.stub.Chat(chat()) for _ in range(4)))
+            assert (len(a.asked), len(b.asked), len(c.asked)) == (0, 4, 0)
+            b.load = (20, 0, 0.1)
+            await loads_known(served, b)
+            assert (await served.stub.Chat(chat())).route.target == "small"
+            assert (len(a.asked), len(b.asked), len(c.asked)) == (1, 4, 0)
+
+
+async def test_a_burst_spreads_although_nobody_has_told_of_it_yet() -> None:
+    async with engines() as (a, b):
+        more = ", load_interval: 1h, load_idle_interval: 1h".replace("1h", "3600s")
+        text = config(a, b).replace("load_interval: 50ms, load_idle_interval: 50ms", more[2:])
+        hold = asyncio.Event()
+        for engine in (a, b):
+            engine.upstream.always(lambda _request: (hold, *json_reply(answer())))
+        async with serving(text) as served:
+            await loads_known(served, a, b)
+            calls = [asyncio.ensure_future(served.stub.Chat(chat())) for _ in range(10)]
+            await eventually(lambda: len(a.asked) + len(b.asked) == 10)
+            assert (len(a.asked), len(b.asked)) == (5, 5)
+            hold.set()
+            await asyncio.gather(*calls)
+            assert served.idle
+
+
+@pytest.mark.parametrize("full", [(0, 5, 0.0), (0, 0, 0.97)], ids=["requests wait", "its cache is full"])
+async def test_a_full_engine_is_passed_over_while_another_is_not(full: tuple[float, float, float]) -> None:
+    async with engines() as (a, b):
+        a.load, b.load = full, (30, 0, 0.5)
+        async with serving(config(a, b)) as served:
+            await loads_known(served, a, b)
+            for _ in range(3):
+                await served.stub.Chat(chat())
+            assert (len(a.asked), len(b.asked)) == (0, 3)
+            b.load = (30, 9, 0.5)
+            await loads_known(served, b)
+            await served.stub.Chat(chat())
+            assert (len(a.asked), len(b.asked)) == (1, 3), "where all are full, the least loaded is asked"
+
+
+async def test_the_limit_holds_for_each_endpoint_and_a_full_one_is_passed_over() -> None:
+    async with engines() as (a, b):
+        hold = asyncio.Event()
+        for engine in (a, b):
+            engine.upstream.always(lambda _request: (hold, *json_reply(answer())))
+        a.load = (0, 0, 0.0)
+        b.load = (50, 0, 0.0)
+        text = config(a, b, more=", max_concurrency: 1, max_queue: 0")
+        async with serving(text) as served:
+            await loads_known(served, a, b)
+            first = asyncio.ensure_future(served.stub.Chat(chat()))
+            await a.upstream.requested(1)
+            second = asyncio.ensure_future(served.stub.Chat(chat()))
+            await eventually(lambda: bool(a.asked and b.asked))
+            assert (await fails(served.stub.Chat(chat()))).reason == "ROUTER_SATURATED"
+            hold.set()
+            await asyncio.gather(first, second)
+            assert (len(a.asked), len(b.asked)) == (1, 1)
+            assert served.idle
+
+
+async def test_an_endpoint_that_fails_leads_to_another_unseen_and_is_no_fallback() -> None:
+    async with collector() as otlp, engines() as (a, b):
+        b.load = (50, 0, 0.0)
+        a.upstream.always(json_reply({"error": {"message": "no"}}, 503))
+        text = config(a, b, rest=f"telemetry: {{otlp_endpoint: '{otlp.url}'}}\n")
+        async with serving(text) as served:
+            await loads_known(served, a, b)
+            call = served.stub.Chat(chat())
+            response = await call
+            trailers = dict(await call.trailing_metadata())
+        assert (len(a.asked), len(b.asked)) == (1, 1)
+        route = response.route
+        assert (route.target, route.provider) == ("small", "local")
+        assert (trailers["x-router-target"], trailers.get("x-fallback-model")) == ("small", None)
+        assert [x.target for x in route.attempts] == ["small", "small"]
+        assert a.name not in str(response)
+    spans = [attributes(span.attributes) for span in otlp.spans if span.name == "chat small"]
+    assert sorted((s["modelrouter.endpoint"], s["modelrouter.outcome"]) for s in spans) == sorted(
+        [(a.name, "unavailable"), (b.name, "ok")]
+    )
+    assert {s["modelrouter.target"] for s in spans} == {"small"}
+
+
+async def test_a_dead_endpoint_is_passed_over_and_comes_back_by_itself() -> None:
+    async with engines() as (a, b):
+        b.load = (50, 0, 0.0)
+        async with serving(config(a, b)) as served:
+            await until(served, a, healthy=True)
+            await a.upstream.stop()
+            await until(served, a, healthy=False)
+            before = len(b.asked)
+            response = await served.stub.Chat(chat())
+            assert len(b.asked) == before + 1
+            assert [x.target for x in response.route.attempts] == ["small"], "it was not even tried"
+            health = served.server.health
+            await eventually(lambda: health.state(f"target/small@{a.name}") == 2)
+            assert (health.state("target/small"), health.state(f"target/small@{b.name}")) == (1, 1)
+            await a.upstream.start()
+            await until(served, a, healthy=True)
+            await loads_known(served, a)
+            await served.stub.Chat(chat())
+            assert len(a.asked) == 1
+
+
+async def test_a_cut_stream_goes_on_at_the_other_endpoint() -> None:
+    async with engines() as (a, b):
+        b.load = (50, 0, 0.0)
+        a.upstream.always(
+            (*SSE_HEAD, *(event(piece) for piece in pieces("Once", " upon", finish=None)), End.RESET)
+        )
+        b.upstream.always(sse_reply(pieces(" a", " time")))
+        async with serving(config(a, b, recovery="resume")) as served:
+            await loads_known(served, a, b)
+            events = await events_of(served.stub.StreamChat(chat()))
+        kinds = [name for name, _event in events]
+        assert kinds[0] == "started"
+        assert kinds.count("reset") == 1
+        assert [event.resumed for name, event in events if name == "reset"] == [True]
+        assert text_of(events) == "Once upon a time"
+        assert b.asked[0].json["messages"][-1] == {"role": "assistant", "content": "Once upon"}
+        assert b.asked[0].json["continue_final_message"] is True
+
+
+async def test_the_other_endpoint_answers_where_the_first_is_late() -> None:
+    async with engines() as (a, b):
+        b.load = (50, 0, 0.0)
+        a.upstream.always((End.STALL,))
+        text = config(a, b, recovery="none, hedge: {after: 100ms, max_extra: 1.0}")
+        async with serving(text) as served:
+            await loads_known(served, a, b)
+            response = await served.stub.Chat(chat())
+            assert [x.target for x in response.route.attempts] == ["small", "small"]
+            assert served.idle
+        assert (len(a.asked), len(b.asked)) == (1, 1)
+
+
+async def test_a_prompt_that_is_too_long_is_not_sent_to_the_same_model_again() -> None:
+    async with engines() as (a, b):
+        b.load = (50, 0, 0.0)
+        too_long = {"error": {"message": "x", "code": "context_length_exceeded"}}
+        a.upstream.always(json_reply(too_long, 400))
+        async with serving(config(a, b)) as served:
+            await loads_known(served, a, b)
+            assert (await fails(served.stub.Chat(chat()))).reason == "CONTEXT_LENGTH_EXCEEDED"
+        assert (len(a.asked), len(b.asked)) == (1, 0)
+
+
+async def test_no_more_than_four_engines_are_given_a_prompt_that_may_kill_them() -> None:
+    async with engines(6) as all_engines:
+        for engine in all_engines:
+            engine.upstream.always((End.RESET,))
+        async with serving(config(*all_engines)) as served:
+            assert (await fails(served.stub.Chat(chat()))).reason == "ALL_TARGETS_FAILED"
+        asked = [len(engine.asked) for engine in all_engines]
+        assert sum(asked) == 5, "four engines, and the last of them once more"
+        assert sorted(asked)[:2] == [0, 0]
+
+
+async def test_a_required_provider_is_ready_with_one_endpoint() -> None:
+    async with engines() as (a, b):
+        await a.upstream.stop()
+        b.healthy = False
+        async with serving(config(a, b, more=", required: true")) as served:
+            await until(served, a, checked=True)
+            await until(served, b, checked=True)
+            assert not served.server.health.ready
+            b.healthy = True
+            await eventually(lambda: served.server.health.ready)
+
+
+async def test_engines_that_tell_no_load_are_asked_in_turn() -> None:
+    async with engines() as (a, b):
+        for engine in (a, b):
+            engine.upstream.on("/metrics", reply(b"", 404))
+        async with serving(config(a, b)) as served:
+            for _ in range(4):
+                await served.stub.Chat(chat())
+        assert (len(a.asked), len(b.asked)) == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ('base_urls: ["http://a:1", "http://a:1/v1"]', "names a server twice"),
+        ('base_url: "http://a:1", base_urls: ["http://b:1"]', "stands beside base_url"),
+        ("base_urls: []", "add base_url"),
+        ('base_urls: ["ftp://a"]', "must begin with http://"),
+    ],
+)
+def test_mistakes_are_named(keys: str, words: str) -> None:
+    text = f"providers: {{v: {{kind: vllm, {keys}}}}}\ntargets: {{t: {{provider: v, model: m}}}}\n"
+    with pytest.raises(ConfigError, match=words):
+        read(text + "routes: {r: {targets: [t]}}\n", {}, origin="test")
+
+
+async def test_embedding_goes_on_at_the_other_endpoint() -> None:
+    async with engines() as (a, b):
+        b.load = (50, 0, 0.0)
+        a.upstream.always((End.RESET,))
+        vectors = {
+            "data": [{"index": 0, "embedding": [1.0, 0.5]}],
+            "model": "small",
+            "usage": {"prompt_tokens": 1},
+        }
+        b.upstream.always(json_reply(vectors))
+        async with serving(config(a, b)) as served:
+            await loads_known(served, a, b)
+            request = ParseDict({"model": "chat", "inputs": ["a cat"]}, embed_pb2.EmbedRequest())
+            response = await served.stub.Embed(request)
+            assert served.idle
+        assert [x.target for x in response.route.attempts] == ["small", "small"]
+        assert (len(a.asked), len(b.asked)) == (1, 1)
