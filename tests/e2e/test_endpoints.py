@@ -320,7 +320,7 @@ async def test_embedding_goes_on_at_the_other_endpoint() -> None:
         b.upstream.always(json_reply(vectors))
         async with serving(config(a, b)) as served:
             await loads_known(served, a, b)
-            request = ParseDict({"model": "chat", "inputs": ["a cat"]}, embed_pb2.EmbedRequest())
+            request = ParseDict({"model": "chat", "inputs": [{"text": "a cat"}]}, embed_pb2.EmbedRequest())
             response = await served.stub.Embed(request)
             assert served.idle
         assert [x.target for x in response.route.attempts] == ["small", "small"]
