@@ -12,7 +12,7 @@ from bench.rig.bench import Bench, Effort
 from bench.rig.finding import Finding, table
 from bench.rig.process import BenchError
 
-MEASURES: Final = ("unary", "streaming", "embed", "paced")
+MEASURES: Final = ("unary", "streaming", "embed", "paced", "latency", "memory", "start", "workers", "growth")
 
 
 def main() -> int:

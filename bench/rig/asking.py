@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
-from typing import Protocol
+from collections.abc import Coroutine
+from typing import Any, Protocol, TypeVar
+
+import uvloop
 
 from bench.rig.process import BenchError
+
+T = TypeVar("T")
 
 
 class Sink(Protocol):
@@ -30,15 +36,19 @@ class Client(Protocol):
 
 
 class Stopwatch:
-    """The times of one answer, in seconds from when it was asked for."""
+    """The times of one answer, in seconds from when it was asked for.
+
+    Args:
+        due: when it was to be asked for, on time.perf_counter; default: now.
+    """
 
     __slots__ = ("_began", "done", "first", "whole")
 
-    def __init__(self) -> None:
+    def __init__(self, due: float | None = None) -> None:
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.first = 0.0
         self.whole = 0.0
-        self._began = time.perf_counter()
+        self._began = time.perf_counter() if due is None else due
 
     def data(self, chunk: bytes) -> None:
         """Note when the first bytes came."""
@@ -57,13 +67,24 @@ class Stopwatch:
             self.done.set_exception(BenchError(f"a call failed: {error}"))
 
 
-async def timed(client: Client, body: bytes) -> Stopwatch:
+async def timed(client: Client, body: bytes, due: float | None = None) -> Stopwatch:
     """Ask once and return the times.
 
     Raises:
         BenchError: the call failed.
     """
-    watch = Stopwatch()
+    watch = Stopwatch(due)
     client.ask(body, watch)
     await watch.done
     return watch
+
+
+def run(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a client to its end; no garbage is collected in between, which would count as the server's."""
+    gc.collect()
+    gc.disable()
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(coroutine)
+    finally:
+        gc.enable()

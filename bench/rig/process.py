@@ -90,7 +90,7 @@ class Process:
 
     def cpu_seconds(self) -> float:
         """Return the CPU time of the process and its children so far, user and system."""
-        return sum(map(_cpu_seconds, self.pids()))
+        return sum(map(cpu_seconds_of, self.pids()))
 
     def resident_bytes(self) -> int:
         """Return the resident memory of the process and its children."""
@@ -101,6 +101,10 @@ class Process:
         yield self.pid
         for child in psutil.Process(self.pid).children(recursive=True):
             yield child.pid
+
+    def wait(self, longest: float) -> int:
+        """Return its exit code once it has ended by itself."""
+        return self._popen.wait(longest)
 
     def stop(self) -> None:
         """End it and its children, gently first."""
@@ -116,7 +120,8 @@ class Process:
         self._popen.wait()
 
 
-def _cpu_seconds(pid: int) -> float:
+def cpu_seconds_of(pid: int) -> float:
+    """Return the CPU time of one process so far."""
     # What clock_getcpuclockid(3) returns: all threads, ended ones too, to the nanosecond. /proc/PID/stat
     # says the same in ticks of 10 ms.
     try:

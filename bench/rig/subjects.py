@@ -75,6 +75,11 @@ PACED: Final = Traffic(
     _CHAT,
     bodies.chat_json("paced-20-150", stream=True),
 )
+IDLE: Final = Traffic(
+    "paced-600000-2", "StreamChat", bodies.framed(bodies.chat("paced-600000-2")), _CHAT, b""
+)
+"""One token, and then nothing for ten minutes."""
+
 TRAFFIC: Final = (UNARY, STREAM, EMBED_BYTES, EMBED_FLOATS)
 
 

@@ -1,0 +1,107 @@
+"""10: what a call costs as work grows: with larger prompts, more targets in a route, and more routes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import pairwise
+from statistics import median
+from typing import Any, Final
+
+from bench.measures.paced import unlimited
+from bench.rig import bodies
+from bench.rig.bench import BARE, ROUTER, Bench
+from bench.rig.finding import Finding, interleaved
+from bench.rig.subjects import UNARY, Subject, Traffic
+
+_PROMPTS: Final = (1_000, 10_000, 100_000, 1_000_000)
+_TARGETS: Final = (1, 20, 200)
+_ROUTES: Final = (1, 100, 10_000)
+
+Curve = Sequence[tuple[int, float]]
+
+
+def measure(bench: Bench) -> list[Finding]:
+    """Return how fast the cost of a call grows."""
+    prompts = _prompts(bench)
+    findings = [
+        *(_point(f"prompt of {size:,} bytes: CPU", size, prompts) for size in _PROMPTS),
+        Finding(
+            10,
+            "prompts: growth of the cost over growth in bytes",
+            _steepest(prompts[ROUTER]),
+            1.1,
+            against="",
+        ),
+    ]
+    for words, sizes, change in (
+        ("targets per route", _TARGETS, _with_targets),
+        ("routes", _ROUTES, _with_routes),
+    ):
+        curve = _configured(bench, sizes, change)
+        findings += [
+            Finding(10, f"{size:,} {words}: CPU", cost / curve[0][1], ours=cost, unit="µs", against="1")
+            for size, cost in curve[1:-1]
+        ]
+        size, cost = curve[-1]
+        findings.append(
+            Finding(
+                10,
+                f"{size:,} {words}: CPU",
+                cost / curve[0][1],
+                1.15,
+                ours=cost,
+                other=curve[0][1],
+                unit="µs",
+                against="1",
+            )
+        )
+    return findings
+
+
+def _prompts(bench: Bench) -> dict[str, Curve]:
+    curves: dict[str, list[tuple[int, float]]] = {ROUTER: [], BARE: []}
+    everyone = {ROUTER: bench.router(), BARE: bench.bare(UNARY.name)}
+    for size in _PROMPTS:
+        request = bodies.framed(bodies.chat(UNARY.name, size))
+        traffic = Traffic(f"unary-{size}", "Chat", request, UNARY.path, b"")
+        runs = {name: partial(bench.loaded, subject, traffic) for name, subject in everyone.items()}
+        for name, loads in interleaved(runs, bench.effort.repeats).items():
+            curves[name].append((size, median(load.cpu_per_call for load in loads)))
+    return dict(curves)
+
+
+def _point(words: str, size: int, curves: dict[str, Curve]) -> Finding:
+    ours, bare = dict(curves[ROUTER])[size], dict(curves[BARE])[size]
+    return Finding(10, words, ours / bare, ours=ours, other=bare, unit="µs")
+
+
+def _steepest(curve: Curve) -> float:
+    return max((after / before) / (larger / size) for (size, before), (larger, after) in pairwise(curve))
+
+
+def _configured(bench: Bench, sizes: Sequence[int], change: Callable[[dict[str, Any], int], None]) -> Curve:
+    upstreams = {UNARY.name: bench.instant(UNARY.name)}
+    routers: dict[str, Subject] = {}
+    for size in sizes:
+        routers[str(size)] = bench.new_router(upstreams, partial(_changed, change, size))
+    runs = {size: partial(bench.loaded, router, UNARY) for size, router in routers.items()}
+    found = interleaved(runs, bench.effort.repeats)
+    for router in routers.values():
+        router.process.stop()
+    return [(int(size), median(load.cpu_per_call for load in loads)) for size, loads in found.items()]
+
+
+def _changed(change: Callable[[dict[str, Any], int], None], size: int, config: dict[str, Any]) -> None:
+    unlimited(config)
+    change(config, size)
+
+
+def _with_targets(config: dict[str, Any], count: int) -> None:
+    more = {f"t{number}": {"provider": UNARY.name, "model": f"m{number}"} for number in range(count - 1)}
+    config["targets"] |= more
+    config["routes"][UNARY.name]["targets"] += list(more)
+
+
+def _with_routes(config: dict[str, Any], count: int) -> None:
+    config["routes"] |= {f"r{number}": {"targets": [UNARY.name]} for number in range(count - 1)}
