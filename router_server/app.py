@@ -144,6 +144,7 @@ async def running(
             _telemetry_settings(config),
             lambda: assembled[0].snapshot() if assembled else (),
             state.snapshot,
+            lambda: assembled[0].copies() if assembled else (),
         )
         stack.push_async_callback(telemetry.shutdown)
         stack.push_async_callback(state.close)
@@ -205,7 +206,15 @@ def _assemble(
     clock = asyncio.get_running_loop().time
     shared = state.shared if state.distributed else None
     try:
-        return assemble(config, observer, clock, changed=changed.set, engines=engines, shared=shared)
+        return assemble(
+            config,
+            observer,
+            clock,
+            changed=changed.set,
+            engines=engines,
+            shared=shared,
+            copies=fan_out(telemetry.observers),
+        )
     except SetupError as error:
         raise StartError(str(error)) from None
 

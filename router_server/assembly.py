@@ -25,6 +25,8 @@ from router_server.core.observers import fan_out
 from router_server.core.provider import ReportsLoad, Surroundings
 from router_server.core.replicas import ReplicatedTarget
 from router_server.core.router import Router, RouterSettings, no_direct
+from router_server.core.service import CallRouter
+from router_server.core.shadow import ShadowCount, Shadows
 from router_server.core.shared import SharedValues
 from router_server.core.speeds import SpeedBoard
 from router_server.core.status import TargetSnapshot
@@ -33,6 +35,7 @@ from router_server.engines.wanted import engine_of, socket_of
 from router_server.pricing import cost_function
 from router_server.providers import load_kind
 from router_server.routing import Routing
+from router_server.shadowing import most_copies, shadowing
 
 Clock = Callable[[], float]
 
@@ -52,6 +55,7 @@ class Assembly:
         loads: ask engines how busy they are; to be run.
         router: answers calls.
         direct: targets that callers brought into being.
+        shadows: send copies of calls, where any route has a shadow.
     """
 
     upstreams: dict[str, Upstream]
@@ -59,8 +63,9 @@ class Assembly:
     routes: tuple[Route, ...]
     checks: Checks
     loads: LoadWatch[Upstream]
-    router: Router
+    router: CallRouter
     direct: OrderedDict[str, Destination] = field(default_factory=OrderedDict)
+    shadows: Shadows | None = None
 
     @property
     def targets(self) -> dict[str, Target]:
@@ -83,8 +88,14 @@ class Assembly:
         """The views of engines, by the provider's name."""
         return {name: one.engine for name, one in self.upstreams.items() if one.engine is not None}
 
+    def copies(self) -> Sequence[ShadowCount]:
+        """Return what became of the copies of calls, by route."""
+        return () if self.shadows is None else self.shadows.counts
+
     async def close(self) -> None:
-        """Close every upstream."""
+        """End what runs beside the calls, and close every upstream."""
+        if self.shadows is not None:
+            await self.shadows.close()
         for upstream in self.upstreams.values():
             await upstream.provider.close()
 
@@ -109,6 +120,7 @@ def assemble(
     changed: Callable[[], None],
     engines: Path | None = None,
     shared: SharedValues | None = None,
+    copies: Observer | None = None,
 ) -> Assembly:
     """Build the router that ``config`` describes. Opens no connection.
 
@@ -119,6 +131,7 @@ def assemble(
         changed: called whenever the health of a target may have changed.
         engines: the folder of the engines' sockets, where there are any.
         shared: what replicas share, or None where each process is on its own.
+        copies: sees the copies of calls that shadows are sent; None: ``observer`` does.
 
     Raises:
         SetupError: a provider lacks something that only the machine can give.
@@ -146,19 +159,21 @@ def assemble(
         observer = fan_out((observer, speeds))
     routing = Routing(targets, speeds, clock, shared)
     routes = tuple(routing.route(name, route) for name, route in config.routes.items())
+    settings = RouterSettings(
+        unary_deadline=config.server.deadline.unary,
+        stream_deadline=config.server.deadline.stream,
+        keep_answers=config.telemetry.record_content,
+    )
     router = Router(
         routes,
         checks,
         observer,
         clock=clock,
-        settings=RouterSettings(
-            unary_deadline=config.server.deadline.unary,
-            stream_deadline=config.server.deadline.stream,
-            keep_answers=config.telemetry.record_content,
-        ),
+        settings=settings,
         direct=parts.direct(providers, direct) if config.server.allow_direct else no_direct,
     )
-    return Assembly(upstreams, targets, routes, checks, loads, router, direct)
+    shadows = shadowing(config, router, targets, copies or observer, clock=clock, settings=settings)
+    return Assembly(upstreams, targets, routes, checks, loads, shadows or router, direct, shadows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,7 +279,7 @@ def _surroundings(config: Config, name: str, engines: Path | None = None) -> Sur
     return Surroundings(
         name=name,
         retry_after_cap=provider.retry_after_cap,
-        max_connections=provider.max_concurrency,
+        max_connections=provider.max_concurrency + most_copies(config, name),
         models=tuple(target.model for target in config.targets.values() if target.provider == name),
         socket="" if engines is None else socket_of(config, name, engines),
     )

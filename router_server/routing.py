@@ -10,9 +10,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
-from router_server.config.routes import RouteConfig, StickyConfig
+from router_server.config.routes import ExperimentConfig, RouteConfig, StickyConfig
 from router_server.core.affinity import Affinity, KeyOf, label_of, user_of
 from router_server.core.allocation import Allocation, Homes, HomesByShare, HomesByStrategy
+from router_server.core.experiment import Experiment
 from router_server.core.hedge import Hedging
 from router_server.core.plan import Strategy, ordered
 from router_server.core.shared import SharedValues
@@ -60,12 +61,13 @@ class Routing:
         parts = _Parts(config, self.targets, self.speeds)
         return Route(
             name,
-            tuple(self.targets[target] for target in config.order),
+            tuple(self.targets[target] for target in config.everyone),
             strategy=parts.strategy(),
             stream_recovery=config.stream_recovery,
             hedging=None if config.hedge is None else Hedging(config.hedge.after, config.hedge.max_extra),
             aliases=config.aliases,
             allocation=None if config.sticky is None else self._allocation(name, config.sticky, parts),
+            experiment=None if config.experiment is None else _experiment(config.experiment),
         )
 
     def _allocation(self, route: str, sticky: StickyConfig, parts: _Parts) -> Allocation:
@@ -144,6 +146,12 @@ def _cheapest(targets: Mapping[str, Destination]) -> LowestCost:
 
 def _price(target: Destination) -> Callable[[int, int], int | None]:
     return lambda prompt, output: target.settings.cost(Usage(prompt, output))
+
+
+def _experiment(config: ExperimentConfig) -> Experiment:
+    name = config.name or config.target
+    key_of = None if config.by is None else _key_of(config.by)
+    return Experiment(name, config.target, config.share, random.random, key_of)
 
 
 def _key_of(by: str) -> KeyOf:

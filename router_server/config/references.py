@@ -87,6 +87,7 @@ def _routes(config: Config, names: Names) -> Iterator[Finding]:
                 f"means nothing to strategy {route.strategy}; use one of {', '.join(WEIGHING)}, or remove it",
             )
         yield from _belonging(path, route)
+        yield from _trials(path, route, names["targets"])
         yield from _embedding_spaces(config, name)
     yield from _aliases(config)
 
@@ -108,6 +109,16 @@ def _belonging(path: KeyPath, route: RouteConfig) -> Iterator[Finding]:
         yield Finding(
             (*path, "sticky", "shares"), f"contradict strategy {route.strategy}; remove one of the two"
         )
+
+
+def _trials(path: KeyPath, route: RouteConfig, declared: frozenset[str] | None) -> Iterator[Finding]:
+    trials = {"experiment": route.experiment, "shadow": route.shadow}
+    for key, trial in trials.items():
+        if trial is not None and declared is not None and trial.target not in declared:
+            meant = did_you_mean(trial.target, declared)
+            yield Finding((*path, key, "target"), f"no target is called {trial.target!r}; {meant}")
+    if route.experiment is not None and route.experiment.target in route.order:
+        yield Finding((*path, "experiment", "target"), "answers all other calls too; name another")
 
 
 def _aliases(config: Config) -> Iterator[Finding]:
@@ -146,7 +157,7 @@ def _embedding_spaces(config: Config, route: str) -> Iterator[Finding]:
     """
     able = [
         (name, config.targets[name])
-        for name in dict.fromkeys(config.routes[route].order)
+        for name in dict.fromkeys(config.routes[route].everyone)
         if name in config.targets
         and config.targets[name].provider in config.providers
         and Capability.EMBED in config.capabilities(name)

@@ -21,7 +21,16 @@ _HOW: Final = {
 def route_words(route: RouteConfig, named: Callable[[str], str] = str) -> str:
     """Return for example ``a (4 of 5) or b (1 of 5) by weight, then c``; ``named`` gives a target's name."""
     also = f"; also called {', '.join(route.aliases)}" if route.aliases else ""
-    return _order(route, named) + _belonging(route, named) + also
+    return _order(route, named) + _belonging(route, named) + _trials(route, named) + also
+
+
+def _trials(route: RouteConfig, named: Callable[[str], str]) -> str:
+    words = ""
+    if route.experiment is not None:
+        words += f"; first {named(route.experiment.target)} for {route.experiment.share:.2g} of the calls"
+    if route.shadow is not None:
+        words += f"; copies of {route.shadow.share:.2g} of the calls to {named(route.shadow.target)}"
+    return words
 
 
 def _belonging(route: RouteConfig, named: Callable[[str], str]) -> str:

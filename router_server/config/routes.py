@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 from pydantic import Field, field_validator, model_validator
 
 from router_server.config.section import Section
-from router_server.config.values import Belonging, Patience, RouteName, Share, Timeout
+from router_server.config.values import Belonging, Count, Patience, RouteName, Share, Timeout
 from router_server.core.hedge import Percentile
 from router_server.core.types import StreamRecovery
 
@@ -40,6 +40,27 @@ class AffinityConfig(Section):
     by: Belonging = Field(
         description="what a call belongs to: user_id, or label:NAME for a label of the call"
     )
+
+
+class ExperimentConfig(Section):
+    """A share of the calls asks a new target first, and is told apart from the others."""
+
+    target: str = Field(description="a name from targets; the other calls never ask it")
+    share: Share = Field(description="of the calls, or of the users, above 0 and at most 1")
+    name: str | None = Field(
+        default=None, min_length=1, max_length=64, description="of the arm, in traces; null: the target's"
+    )
+    by: Belonging | None = Field(
+        default=None, description="who keeps an arm: user_id or label:NAME; null: each call by chance"
+    )
+
+
+class ShadowConfig(Section):
+    """A share of the calls is sent to another target too; what that answers is thrown away."""
+
+    target: str = Field(description="a name from targets")
+    share: Share = Field(default=1.0, description="of the calls, above 0 and at most 1")
+    max_copies: Count = Field(default=4, description="copies at once; more are dropped, and counted")
 
 
 class HedgeConfig(Section):
@@ -104,6 +125,12 @@ class RouteConfig(Section):
     affinity: AffinityConfig | None = Field(
         default=None, description="calls of one key go to one target, by rendezvous hashing; null: off"
     )
+    experiment: ExperimentConfig | None = Field(
+        default=None, description="try a new target with a share of the calls; null: off"
+    )
+    shadow: ShadowConfig | None = Field(
+        default=None, description="send copies of calls to another target; null: off"
+    )
     stream_recovery: StreamRecovery = Field(
         default=StreamRecovery.NONE,
         description="what a stream that breaks does, where the caller does not say: none, restart or resume",
@@ -117,6 +144,11 @@ class RouteConfig(Section):
         """Tell whether its users are allotted in proportion to shares, where it is sticky."""
         shares = self.sticky is not None and self.sticky.shares is not None
         return shares or self.strategy in {"weighted", "round_robin", "random"}
+
+    @property
+    def everyone(self) -> tuple[str, ...]:
+        """The names of all targets that may answer a call, that of an experiment last."""
+        return self.order if self.experiment is None else (*self.order, self.experiment.target)
 
     @property
     def order(self) -> tuple[str, ...]:

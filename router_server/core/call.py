@@ -30,6 +30,7 @@ class Call:
         default_timeout: seconds, where the caller gave none.
         observer: told of the start, and of the end by `recorded`.
         clock: monotonic seconds.
+        arm: see `CallStart`.
     """
 
     def __init__(
@@ -42,13 +43,14 @@ class Call:
         default_timeout: float,
         observer: Observer,
         clock: Callable[[], float],
+        arm: str = "",
     ) -> None:
         self.clock = clock
         self.began = clock()
         self.operation = operation
         self.request = request
         self.deadline: Deadline = deadline_of(self.began, invocation.timeout, default_timeout)
-        self.start = CallStart(invocation.call_id, operation, route, request)
+        self.start = CallStart(invocation.call_id, operation, route, request, arm)
         self.observation = observer.call(self.start)
         self.prompt_tokens = estimate_prompt(request)
         self.records: list[AttemptRecord] = []

@@ -16,12 +16,13 @@ from router_server.core.types import ChatRequest, EmbedRequest, FinishReason, Me
 
 @dataclass(frozen=True, slots=True)
 class CallStart:
-    """A call that is about to be routed."""
+    """A call that is about to be routed; ``arm`` is that of the route's experiment, or ``shadow``."""
 
     call_id: str
     operation: Operation
     route: str
     request: ChatRequest | EmbedRequest = field(repr=False)
+    arm: str = ""
 
 
 @dataclass(frozen=True, slots=True)

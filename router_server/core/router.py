@@ -232,6 +232,7 @@ class Router:
             ),
             observer=self._observer,
             clock=self._clock,
+            arm=route.experiment.arm(request) if route.experiment else "",
         )
 
     def _route(self, model: str) -> Route:
@@ -265,7 +266,10 @@ def _plan(call: Call, route: Route, strategy: Strategy | None = None) -> Plan:
     request = call.request
     dimensions = request.dimensions if isinstance(request, EmbedRequest) else None
     candidates = [target.candidate(dimensions) for target in route.targets]
-    return make_plan(candidates, needs_of(request), call, strategy or route.strategy)
+    strategy = strategy or route.strategy
+    if route.experiment is not None and call.start.arm:
+        strategy = route.experiment.strategy(call.start.arm, strategy)
+    return make_plan(candidates, needs_of(request), call, strategy)
 
 
 def _model_info(route: Route) -> ModelInfo:

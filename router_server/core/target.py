@@ -17,6 +17,7 @@ from router_server.core.cooldown import Cooldown
 from router_server.core.deadline import Timeouts
 from router_server.core.engine_view import EngineView
 from router_server.core.errors import Outcome
+from router_server.core.experiment import Experiment
 from router_server.core.hedge import Hedging
 from router_server.core.latency import Latencies
 from router_server.core.limiter import Gate, Limiter
@@ -276,7 +277,7 @@ class Route:
     """A public name and the targets behind it, in order; ``hedging`` None: no call is hedged.
 
     ``aliases`` are further names that callers may use; the route's own is the one in telemetry.
-    ``allocation``: users are allotted to targets.
+    ``allocation``: users are allotted to targets. ``experiment``: a share of the calls goes elsewhere.
     """
 
     name: str
@@ -286,3 +287,4 @@ class Route:
     hedging: Hedging | None = None
     aliases: tuple[str, ...] = ()
     allocation: Allocation | None = None
+    experiment: Experiment | None = None

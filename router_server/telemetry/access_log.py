@@ -33,6 +33,7 @@ FIELDS = (
     "duration_ms",
     "peer",
     "route",
+    "arm",
     "target",
     "provider",
     "model",
@@ -89,6 +90,7 @@ def _of_call(call: CallRecord) -> Mapping[str, Any]:
     last = call.attempts[-1].start if call.attempts else None
     return {
         "route": call.start.route,
+        "arm": call.start.arm,
         "target": call.target or (last.target if last else ""),
         "provider": call.provider or (last.provider if last else ""),
         "model": call.model or (last.model if last else ""),

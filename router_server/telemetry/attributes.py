@@ -49,6 +49,7 @@ def of_call_start(start: CallStart) -> Attributes:
         semconv.ROUTE: start.route,
         semconv.OPERATION: start.operation.value,
         semconv.CALL_ID: start.call_id,
+        **({semconv.ARM: start.arm} if start.arm else {}),
     }
 
 

@@ -300,6 +300,13 @@ ENGINE_CACHE: Final = Metric(
     "Share of a vLLM server's KV cache that running requests hold, 0 to 1, by its own word",
     _PER_ENGINE,
 )
+SHADOWS: Final = Metric(
+    "modelrouter.shadows",
+    _C,
+    "{call}",
+    "Copies of a route's calls that were sent to its shadow, and dropped because its places were taken",
+    (LABEL_ROUTE, LABEL_OUTCOME),
+)
 
 METRICS: Final[tuple[Metric, ...]] = tuple(one for one in list(globals().values()) if isinstance(one, Metric))
 """Every metric there is, in the order of this file."""

@@ -28,6 +28,7 @@ from prometheus_client.exposition import choose_encoder
 from router_server.core.observer import Observer, RpcObserver
 from router_server.telemetry import semconv
 from router_server.telemetry.access_log import AccessLog, BreakerLog
+from router_server.telemetry.copies import Copies, nothing_copied, observe_copies
 from router_server.telemetry.distributions import Distributions
 from router_server.telemetry.logs import LogFormat, Logs, configure
 from router_server.telemetry.metrics import Metrics, Snapshot
@@ -126,13 +127,19 @@ async def _finished(work: Callable[[], None], within: float) -> bool:
     return True
 
 
-def build(settings: TelemetrySettings, snapshot: Snapshot, shared: Shared = nothing_shared) -> Telemetry:
+def build(
+    settings: TelemetrySettings,
+    snapshot: Snapshot,
+    shared: Shared = nothing_shared,
+    copies: Copies = nothing_copied,
+) -> Telemetry:
     """Start logging, metrics and traces.
 
     Args:
         settings: what the configuration says.
         snapshot: gives every target's state when metrics are read, on any thread.
         shared: gives how the shared state is, likewise.
+        copies: gives what became of the copies of calls, likewise.
     """
     logs = configure(settings.log_format, settings.log_level)
     distributions = Distributions()
@@ -144,6 +151,7 @@ def build(settings: TelemetrySettings, snapshot: Snapshot, shared: Shared = noth
     meter = meters.get_meter(semconv.SCOPE, schema_url=semconv.SCHEMA_URL)
     metrics = Metrics(meter, distributions, snapshot)
     observe_shared(meter, shared)
+    observe_copies(meter, copies)
     tracers = _tracer_provider(resource, exporters) if exporters else None
     tracing = _tracing(settings, tracers) if tracers else Passthrough()
 

@@ -42,6 +42,7 @@ routes:
         "same, small, chats",
         "named, any",
         "small], fallback: [large",
+        "small], experiment: {target: large, share: 1}, aliases: [",
     ],
 )
 def test_a_route_may_not_mix_embedding_spaces(targets: str) -> None:
@@ -121,6 +122,27 @@ def test_targets_weights_and_fallback_fit_each_other(route: str, key: str, words
     ],
 )
 def test_who_belongs_where_is_said_once_and_makes_sense(route: str, key: str, words: str) -> None:
+    problem = only_mistake(VALID.replace("[t]", f"[t], {route}"))
+    assert problem.key == f"routes.r.{key}"
+    assert words in problem.message
+
+
+@pytest.mark.parametrize(
+    ("route", "key", "words"),
+    [
+        ("experiment: {target: t, share: 0.1}", "experiment.target", "answers all other calls too"),
+        (
+            "experiment: {target: tt, share: 0.1}",
+            "experiment.target",
+            "no target is called 'tt'; did you mean",
+        ),
+        ("experiment: {target: t}", "experiment.share", "is required; add it"),
+        ("shadow: {target: tt}", "shadow.target", "no target is called 'tt'; did you mean t?"),
+        ("shadow: {target: t, share: 0}", "shadow.share", "must be more than 0"),
+        ("shadow: {target: t, share: 1.5}", "shadow.share", "must be at most 1"),
+    ],
+)
+def test_trials_name_targets_and_shares(route: str, key: str, words: str) -> None:
     problem = only_mistake(VALID.replace("[t]", f"[t], {route}"))
     assert problem.key == f"routes.r.{key}"
     assert words in problem.message

@@ -17,6 +17,8 @@ from tests.config.reading import config_of
             "{targets: [a, b], sticky: {ttl: 1h, shares: {a: 4, b: 1}}}",
             "a, then b; kept for each user_id for 3600s (a 80%, b 20%)",
         ),
+        ("{targets: [a], experiment: {target: c, share: 0.05}}", "a; first c for 0.05 of the calls"),
+        ("{targets: [a], shadow: {target: c, share: 0.5}}", "a; copies of 0.5 of the calls to c"),
         ("{targets: [a], sticky: {by: 'label:team'}}", "a; kept for each label team for 3600s"),
         ("{targets: [a, b], affinity: {by: user_id}}", "a, then b; the same for each user_id"),
         ("{targets: [a], aliases: [d, e]}", "a; also called d, e"),

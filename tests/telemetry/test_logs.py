@@ -7,6 +7,7 @@ import os
 import pty
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -164,6 +165,7 @@ def test_access_lines_say_nothing_of_contents_and_people() -> None:
 
 def test_a_full_line_has_every_documented_field() -> None:
     call = call_record(answered(FIRST))
+    call = replace(call, start=replace(call.start, arm="control"))
     record = RpcRecord(RpcStart(METHOD, "req-1", "peer"), "OK", 1.0, TRACE, "REASON", call)
 
     assert tuple(access_log.access_fields(record)) == access_log.FIELDS

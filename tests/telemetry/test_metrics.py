@@ -17,6 +17,7 @@ from router_server.core.errors import Outcome, Reason
 from router_server.core.observer import CallStart
 from router_server.core.observers import fan_out
 from router_server.core.provider import EngineLoad
+from router_server.core.shadow import ShadowCount
 from router_server.core.shared import SharedSnapshot
 from router_server.core.status import TargetSnapshot
 from router_server.core.types import Operation
@@ -271,7 +272,8 @@ async def test_calls_that_fail_and_calls_that_are_cancelled() -> None:
 async def test_every_metric_has_its_name_and_only_its_labels(otlp: Collector) -> None:
     settings = TelemetrySettings(otlp_endpoint=otlp.url, log_format="json", log_level="critical")
     shared = SharedSnapshot(degraded=False, asked={("get", "ok"): 1})
-    telemetry = build(settings, lambda: TARGETS + ENGINES, lambda: shared)
+    copies = [ShadowCount("chat", sent=3, dropped=1)]
+    telemetry = build(settings, lambda: TARGETS + ENGINES, lambda: shared, lambda: copies)
     embed = attempt_start(operation=Operation.EMBED, request=EMBED)
     drive(telemetry, failed(FIRST, Outcome.RATE_LIMITED), answered(replace(SECOND, hedge=True)))
     drive(telemetry, answered(embed))
