@@ -6,7 +6,7 @@ Names, counts and times; never a word of what was said. Refuses to know how line
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from router_server.core.observer import (
@@ -46,33 +46,43 @@ FIELDS = (
 """What an access line may say, in its order; what is not known is left out."""
 
 
-_UNKNOWN: tuple[Any, ...] = (None, "", [])
+Say = Callable[[logging.Logger, int, str, dict[str, Any]], None]
 
 
 class AccessLog:
-    """Sees RPCs, and logs one line when each is over: a warning where the fault was on this side."""
+    """Sees RPCs, and logs one line when each is over: a warning where the fault was on this side.
+
+    Args:
+        say: as `Logs.say`.
+    """
+
+    def __init__(self, say: Say) -> None:
+        self._rpcs = _Rpc(say)
 
     def rpc(self, start: RpcStart) -> RpcObservation:
         """Nothing is logged before the end."""
         del start
-        return _Rpc()
+        return self._rpcs
 
 
 class _Rpc:
-    __slots__ = ()
+    """All RPCs: nothing is kept of one."""
 
-    @property
-    def trace_id(self) -> str:
-        return ""
+    __slots__ = ("_say", "trace_id")
+
+    def __init__(self, say: Say) -> None:
+        self._say = say
+        self.trace_id = ""
 
     def ended(self, record: RpcRecord) -> None:
         level = logging.WARNING if record.code in semconv.RPC_SERVER_ERRORS else logging.INFO
-        method = record.start.method.rpartition("/")[2]
-        _access.log(level, "%s %s", method, record.code, extra={"fields": access_fields(record)})
+        if _access.isEnabledFor(level):
+            method = record.start.method.rpartition("/")[2]
+            self._say(_access, level, f"{method} {record.code}", access_fields(record))
 
 
 def access_fields(record: RpcRecord) -> dict[str, Any]:
-    """Return what an access line says of an RPC: those of `FIELDS` that are known."""
+    """Return what an access line says of an RPC: those of `FIELDS` that are known, in their order."""
     fields: dict[str, Any] = {
         "request_id": record.start.request_id,
         "trace_id": record.trace_id,
@@ -83,7 +93,8 @@ def access_fields(record: RpcRecord) -> dict[str, Any]:
         "peer": record.start.peer,
         **(_of_call(record.call) if record.call else {}),
     }
-    return {name: fields[name] for name in FIELDS if name in fields and fields[name] not in _UNKNOWN}
+    # Nothing is said of what is empty; but 0 is a number.
+    return {name: value for name, value in fields.items() if value or value == 0}
 
 
 def _of_call(call: CallRecord) -> Mapping[str, Any]:

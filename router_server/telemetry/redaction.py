@@ -43,6 +43,9 @@ _LOOKS_SECRET: Final[tuple[tuple[tuple[str, ...], re.Pattern[str]], ...]] = (
 """What credentials look like, and in lower case what text must hold to be worth a look: most does not."""
 
 
+_SIGNS: Final = tuple(sign for signs, _pattern in _LOOKS_SECRET for sign in signs)
+
+
 class Secrets:
     """The secrets that are known by value."""
 
@@ -68,13 +71,30 @@ class Secrets:
                 text = pattern.sub(rf"\g<1>{MASK}", text)
         return text
 
+    def suspects(self, text: str) -> bool:
+        """Tell whether `redact` has to look at ``text``; where this says no, it would change nothing."""
+        if any(value in text for value in self._values):
+            return True
+        lower = text.lower()
+        return any(sign in lower for sign in _SIGNS)
 
-_PROCESS_SECRETS: Final = Secrets()
+    def clean(self, value: Any) -> Any:
+        """Return ``value`` with every text in it redacted."""
+        if isinstance(value, str):
+            return self.redact(value)
+        if isinstance(value, Mapping):
+            return {key: self.clean(inner) for key, inner in value.items()}
+        if isinstance(value, list | tuple):
+            return [self.clean(inner) for inner in value]
+        return value
+
+
+PROCESS_SECRETS: Final = Secrets()
 
 
 def register_secret(secret: str) -> None:
     """Mask ``secret`` in everything that this process logs from now on."""
-    _PROCESS_SECRETS.register(secret)
+    PROCESS_SECRETS.register(secret)
 
 
 class RedactionFilter(logging.Filter):
@@ -84,7 +104,7 @@ class RedactionFilter(logging.Filter):
         secrets: those known by value; without them, the process's.
     """
 
-    def __init__(self, secrets: Secrets = _PROCESS_SECRETS) -> None:
+    def __init__(self, secrets: Secrets = PROCESS_SECRETS) -> None:
         super().__init__()
         self._secrets = secrets
 
@@ -101,17 +121,8 @@ class RedactionFilter(logging.Filter):
             record.stack_info = self._secrets.redact(record.stack_info)
         fields = getattr(record, "fields", None)
         if fields:
-            record.fields = self._clean(fields)
+            record.fields = self._secrets.clean(fields)
         return True
-
-    def _clean(self, value: Any) -> Any:
-        if isinstance(value, str):
-            return self._secrets.redact(value)
-        if isinstance(value, Mapping):
-            return {key: self._clean(inner) for key, inner in value.items()}
-        if isinstance(value, list | tuple):
-            return [self._clean(inner) for inner in value]
-        return value
 
 
 def message_of(record: logging.LogRecord) -> str:

@@ -166,7 +166,7 @@ def build(
 
     return Telemetry(
         observers=(tracing, metrics, BreakerLog()),
-        rpc_observers=(tracing, metrics, AccessLog()),
+        rpc_observers=(tracing, metrics, AccessLog(logs.say)),
         registry=registry,
         _flush=flush,
         _logs=logs,

@@ -31,10 +31,14 @@ def fail(message: str) -> None:
 
 
 def written(say: Callable[[], object], log_format: Any = "json", level: str = "info") -> str:
+    return written_by(lambda _logs: say(), log_format, level)
+
+
+def written_by(say: Callable[[Logs], object], log_format: Any = "json", level: str = "info") -> str:
     stream = io.StringIO()
     logs = configure(log_format, level, stream)
     try:
-        say()
+        say(logs)
     finally:
         logs.close()
     return stream.getvalue()
@@ -44,8 +48,17 @@ def lines(say: Callable[[], object], level: str = "info") -> list[dict[str, Any]
     return [json.loads(line) for line in written(say, level=level).splitlines()]
 
 
-def rpc_ended(record: RpcRecord) -> None:
-    fan_out_rpc([AccessLog()]).rpc(record.start).ended(record)
+def rpc_ended(record: RpcRecord, log_format: Any = "json", level: str = "info") -> str:
+    def say(logs: Logs) -> None:
+        fan_out_rpc([AccessLog(logs.say)]).rpc(record.start).ended(record)
+
+    return written_by(say, log_format, level)
+
+
+def access_line(record: RpcRecord) -> dict[str, Any]:
+    (line,) = rpc_ended(record).splitlines()
+    parsed: dict[str, Any] = json.loads(line)
+    return parsed
 
 
 def test_a_line_is_one_json_object() -> None:
@@ -107,7 +120,7 @@ def test_a_registered_secret_is_masked_everywhere() -> None:
 def test_the_access_line_of_a_call_with_a_failover() -> None:
     call = call_record(failed(FIRST), answered(SECOND))
     start = RpcStart(METHOD, "req-1", "ipv4:127.0.0.1:40000")
-    (line,) = lines(lambda: rpc_ended(RpcRecord(start, "OK", 2.6004, TRACE, "", call)))
+    line = access_line(RpcRecord(start, "OK", 2.6004, TRACE, "", call))
 
     assert line.pop("time")
     assert line == {
@@ -136,7 +149,7 @@ def test_the_access_line_of_a_call_that_failed() -> None:
     call = call_record(failed(FIRST, Outcome.TIMEOUT))
     start = RpcStart(METHOD, "req-1", "unix:")
     record = RpcRecord(start, "UNAVAILABLE", 0.3, "", Reason.ALL_TARGETS_FAILED, call)
-    (line,) = lines(lambda: rpc_ended(record))
+    line = access_line(record)
 
     assert (line["level"], line["code"], line["reason"]) == ("warning", "UNAVAILABLE", "ALL_TARGETS_FAILED")
     assert (line["target"], line["provider"], line["model"]) == ("openai-mini", "openai", "gpt-4o-mini")
@@ -146,7 +159,7 @@ def test_the_access_line_of_a_call_that_failed() -> None:
 
 def test_the_access_line_of_an_rpc_that_was_never_routed() -> None:
     start = RpcStart(METHOD, "req-1", "ipv4:1.2.3.4:5")
-    (line,) = lines(lambda: rpc_ended(RpcRecord(start, "NOT_FOUND", 0.001, TRACE, "MODEL_NOT_FOUND")))
+    line = access_line(RpcRecord(start, "NOT_FOUND", 0.001, TRACE, "MODEL_NOT_FOUND"))
 
     assert line["level"] == "info"
     assert line["message"] == "StreamChat NOT_FOUND"
@@ -156,7 +169,7 @@ def test_the_access_line_of_an_rpc_that_was_never_routed() -> None:
 def test_access_lines_say_nothing_of_contents_and_people() -> None:
     start = RpcStart(METHOD, "req-1", "ipv4:1.2.3.4:5")
     record = RpcRecord(start, "OK", 1.0, TRACE, "", call_record(answered(FIRST)))
-    text = written(lambda: rpc_ended(record), level="debug") + written(lambda: rpc_ended(record), "text")
+    text = rpc_ended(record, level="debug") + rpc_ended(record, "text")
 
     assert text
     for unsaid in (PROMPT, REPLY, CHAT.user_id, *CHAT.labels.values()):
@@ -238,6 +251,35 @@ def test_complaints_of_the_telemetry_library_are_seldom() -> None:
     assert len(seen) == 101
 
 
+class Unspeakable:
+    def __str__(self) -> str:
+        raise RuntimeError("no")
+
+
+def test_what_cannot_be_written_does_not_end_the_log() -> None:
+    def say() -> None:
+        log.warning("first", extra={"fields": {"odd": Unspeakable()}})
+        log.warning("second", extra={"fields": {"odd": "\ud800", "exact": 0.5}})
+
+    first, second = lines(say)
+    assert "RuntimeError" in first["message"]
+    assert (second["message"], second["odd"], second["exact"]) == ("second", "\ud800", 0.5)
+
+
+def test_nothing_is_lost_where_the_log_ends() -> None:
+    def say() -> None:
+        for number in range(5_000):
+            log.info("line %d", number)
+
+    assert [line["message"] for line in lines(say)] == [f"line {number}" for number in range(5_000)]
+
+
+def test_a_secret_in_an_access_line_is_masked() -> None:
+    start = RpcStart(METHOD, "sk-0123456789abcdefghij", "ipv4:1.2.3.4:5")
+
+    assert access_line(RpcRecord(start, "OK", 1.0))["request_id"] == "sk-***"
+
+
 class StuckStream(io.StringIO):
     """Takes no line before it is let go; tells when it has got the first, and when ``enough``."""
 
@@ -251,7 +293,7 @@ class StuckStream(io.StringIO):
     def write(self, text: str) -> int:
         self.reached.set()
         assert self.free.wait(30)
-        self._missing -= 1
+        self._missing -= text.count("\n")
         if self._missing == 0:
             self.drained.set()
         return super().write(text)

@@ -62,3 +62,28 @@ def test_no_registered_secret_survives(registered: list[str], before: str, after
 
     clean = secrets.redact(before + registered[0] + after)
     assert not [secret for secret in unlike_the_mask if secret in clean.replace(MASK, "\0")]
+
+
+_PIECES = (
+    "api-key",
+    "=",
+    ": ",
+    "?key=",
+    "abc12345",
+    "sk-",
+    "Bearer ",
+    "cookie",
+    "://",
+    "user:",
+    "@",
+    "hunter",
+    "\n",
+)
+
+
+@given(st.lists(st.sampled_from(_PIECES), max_size=12).map("".join))
+def test_what_is_not_suspect_would_not_be_changed(text: str) -> None:
+    secrets = Secrets()
+    secrets.register("hunter=")
+
+    assert secrets.suspects(text) or secrets.redact(text) == text
