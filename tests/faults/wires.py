@@ -78,7 +78,8 @@ class Wire(Protocol):
 
 def provider_keys(wire: Wire, upstream: Upstream) -> str:
     """Return the keys of a provider that is this upstream."""
-    return f'kind: {wire.kind}, api_key: very-secret-key, base_url: "{upstream.base_url}"'
+    more = ", load_interval: null" if wire.kind == "vllm" else ""
+    return f'kind: {wire.kind}, api_key: very-secret-key, base_url: "{upstream.base_url}"{more}'
 
 
 def events(wire: Wire, answer: Said) -> list[Any]:
