@@ -155,6 +155,7 @@ class _Writer:
             self._closing.wait(_GATHERING)
             self._news.clear()
             self._write()
+        self._write()
 
     def _write(self) -> None:
         lines = [self._lines.popleft() for _ in range(len(self._lines))]
