@@ -340,6 +340,7 @@ class Attempt:
             reported_model=measures.reported_model,
             finish_reason=measures.finish_reason,
             answer=measures.answer,
+            engine=measures.engine,
         )
 
     def priced(self, usage: Usage) -> Usage:

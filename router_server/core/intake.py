@@ -13,6 +13,7 @@ from router_server.core.needs import estimate_tokens
 from router_server.core.types import (
     Delta,
     DeltaKind,
+    EngineTimes,
     Finish,
     FinishReason,
     Message,
@@ -37,12 +38,14 @@ class Intake:
     Attributes:
         usage: the last usage that the upstream told, or None.
         reported_model: the name that it gave itself, or empty.
+        engine: where it says that its time went, or None.
         finish_reason: why it stopped, or None where it has not said so.
     """
 
     def __init__(self, *, keep_deltas: bool = False) -> None:
         self.usage: Usage | None = None
         self.reported_model = ""
+        self.engine: EngineTimes | None = None
         self.finish_reason: FinishReason | None = None
         self._deltas: list[Delta] | None = [] if keep_deltas else None
         self._characters = 0
@@ -101,6 +104,7 @@ class Intake:
     def _report(self, report: Report) -> None:
         self.usage = report.usage or self.usage
         self.reported_model = report.model or self.reported_model
+        self.engine = report.engine or self.engine
 
 
 def assemble(deltas: Sequence[Delta]) -> Message:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from router_server.core.needs import part_tokens
-from router_server.core.types import Answer, FinishReason, Message, Usage
+from router_server.core.types import Answer, EngineTimes, FinishReason, Message, Usage
 
 
 @dataclass(slots=True)
@@ -19,6 +19,7 @@ class Measures:
     reported_model: str = ""
     finish_reason: FinishReason | None = None
     answer: Message | None = None
+    engine: EngineTimes | None = None
 
     def saw_token(self, now: float) -> None:
         """An event came from the upstream."""
@@ -32,6 +33,7 @@ class Measures:
         self.reported_model = answer.reported_model
         self.finish_reason = answer.finish_reason
         self.answer = answer.message
+        self.engine = answer.engine
 
     @property
     def time_to_first_token(self) -> float | None:

@@ -11,7 +11,15 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from router_server.core.errors import Outcome, Phase, Reason
-from router_server.core.types import ChatRequest, EmbedRequest, FinishReason, Message, Operation, Usage
+from router_server.core.types import (
+    ChatRequest,
+    EmbedRequest,
+    EngineTimes,
+    FinishReason,
+    Message,
+    Operation,
+    Usage,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +63,7 @@ class AttemptRecord:
     ``queue_wait`` is part of ``duration``; ``time_to_first_token`` counts from the moment that the permit
     was held, and is None where no token came or the call was not a stream.
     ``time_per_token`` is the mean over the tokens after the first. ``answer`` is the whole message, for
-    those who were told to record contents.
+    those who were told to record contents. ``engine`` is what the engine itself says of its time.
     """
 
     start: AttemptStart
@@ -70,6 +78,14 @@ class AttemptRecord:
     reported_model: str = ""
     finish_reason: FinishReason | None = None
     answer: Message | None = field(default=None, repr=False)
+    engine: EngineTimes | None = None
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """The answer's tokens by the time from the permit to its end; None where it is not whole."""
+        seconds = self.duration - self.queue_wait
+        tokens = 0 if self.usage is None else self.usage.output_tokens
+        return tokens / seconds if self.outcome is Outcome.OK and tokens and seconds > 0 else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -171,6 +171,7 @@ class Streaming:
         measures.reported_model = intake.reported_model
         measures.finish_reason = intake.finish_reason
         measures.answer = intake.answer
+        measures.engine = intake.engine
         if intake.usage is not None:
             measures.usage = intake.usage
         elif measures.first_token_at is not None:

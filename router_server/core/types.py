@@ -314,6 +314,21 @@ class FinishReason(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class EngineTimes:
+    """Where an engine says that one request's time went, in seconds; None where it does not say.
+
+    Attributes:
+        queue: from its arrival at the engine until it was begun.
+        prefill: from there to the first token.
+        decode: from the first token to the last.
+    """
+
+    queue: float | None = None
+    prefill: float | None = None
+    decode: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """A whole chat answer of one upstream; ``reported_model`` is the name the upstream gave itself."""
 
@@ -322,6 +337,7 @@ class Answer:
     usage: Usage | None
     reported_model: str = ""
     logprobs: tuple[TokenLogprob, ...] = ()
+    engine: EngineTimes | None = None
 
 
 class DeltaKind(StrEnum):
@@ -360,10 +376,11 @@ class Finish:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What the upstream told beside the content: its usage so far, or the model's name; empty if neither."""
+    """What the upstream told beside the content: usage so far, the model's name, times; empty if nothing."""
 
     usage: Usage | None = None
     model: str = ""
+    engine: EngineTimes | None = None
 
 
 StreamItem = Delta | Finish | Report

@@ -17,6 +17,7 @@ from router_server.providers._openai_wire_shapes import (
     error_in,
     finish_reason,
     logprobs_of,
+    times_of,
     usage_of,
 )
 
@@ -45,6 +46,7 @@ def read_answer(body: bytes) -> Answer:
         usage=usage_of(answer.usage) if answer.usage else None,
         reported_model=answer.model or "",
         logprobs=logprobs_of(choice.logprobs) if choice.logprobs else (),
+        engine=times_of(answer.metrics),
     )
 
 

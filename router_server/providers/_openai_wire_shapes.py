@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 from router_server.core.errors import Outcome, UpstreamError
-from router_server.core.types import FinishReason, TokenLogprob, Usage
+from router_server.core.types import EngineTimes, FinishReason, TokenLogprob, Usage
 from router_server.providers._json import Count
 
 
@@ -91,8 +91,22 @@ class WireChoice(msgspec.Struct, gc=False):
     logprobs: WireLogprobs | None = None
 
 
+class WireTimes(msgspec.Struct, gc=False):
+    """Where a vLLM server says that a request's time went, in milliseconds.
+
+    Sent by servers that were started with ``--enable-per-request-metrics``. The time to the first token
+    counts from the moment that the request was begun, so it is what the prefill took.
+    """
+
+    queue_time_ms: float | None = None
+    time_to_first_token_ms: float | None = None
+    generation_time_ms: float | None = None
+
+
 NO_ERROR: Final = msgspec.Raw()
 """The value of an ``error`` that is not there."""
+
+_NOTHING_MEASURED: Final = msgspec.Raw()
 
 
 class WireAnswer(msgspec.Struct, gc=False):
@@ -102,7 +116,10 @@ class WireAnswer(msgspec.Struct, gc=False):
     choices: list[WireChoice] | None = None
     usage: WireUsage | None = None
     error: msgspec.Raw = NO_ERROR
+    metrics: msgspec.Raw = _NOTHING_MEASURED
 
+
+_TIMES: Final = msgspec.json.Decoder(WireTimes | None)
 
 ANSWER: Final = msgspec.json.Decoder(WireAnswer)
 
@@ -125,6 +142,28 @@ def error_in(raw: msgspec.Raw) -> bytes | None:
         return None
     value = bytes(raw)
     return None if value == b"null" else value
+
+
+def times_of(raw: msgspec.Raw) -> EngineTimes | None:
+    """Return ``metrics`` in our words; None where there are none of vLLM's: nobody depends on them."""
+    if raw is _NOTHING_MEASURED:
+        return None
+    try:
+        times = _TIMES.decode(raw)
+    except msgspec.DecodeError:
+        return None
+    if times is None:
+        return None
+    known = EngineTimes(
+        _seconds(times.queue_time_ms),
+        _seconds(times.time_to_first_token_ms),
+        _seconds(times.generation_time_ms),
+    )
+    return None if known == EngineTimes() else known
+
+
+def _seconds(milliseconds: float | None) -> float | None:
+    return None if milliseconds is None or milliseconds < 0 else milliseconds / 1000
 
 
 def finish_reason(word: str, *, has_tool_calls: bool) -> FinishReason:

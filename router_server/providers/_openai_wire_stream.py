@@ -10,7 +10,16 @@ from __future__ import annotations
 from typing import Final
 
 from router_server.core.errors import Outcome, UpstreamError
-from router_server.core.types import Delta, DeltaKind, Finish, Report, StreamItem, TokenLogprob, Usage
+from router_server.core.types import (
+    Delta,
+    DeltaKind,
+    EngineTimes,
+    Finish,
+    Report,
+    StreamItem,
+    TokenLogprob,
+    Usage,
+)
 from router_server.providers._openai_wire_answer import decode
 from router_server.providers._openai_wire_shapes import (
     WireAnswer,
@@ -18,6 +27,7 @@ from router_server.providers._openai_wire_shapes import (
     WireMessage,
     finish_reason,
     logprobs_of,
+    times_of,
     usage_of,
 )
 from router_server.providers._openai_wire_tools import ToolCalls
@@ -39,6 +49,7 @@ class StreamedAnswer:
         self._model = ""
         self._items: list[StreamItem] = []
         self._usage: Usage | None = None
+        self._times: EngineTimes | None = None
         self._report_model = False
         self._run_part = -1
         self._run_kind = DeltaKind.TEXT
@@ -73,23 +84,26 @@ class StreamedAnswer:
             raise UpstreamError(Outcome.MALFORMED, "no_finish_reason")
 
     def _take_after_finish(self, event: bytes) -> None:
-        """Look for the usage only; the answer is whole, so that nothing here can spoil it any more."""
+        """Look for the figures only; the answer is whole, so that nothing here can spoil it any more."""
         try:
             chunk = decode(event)
         except UpstreamError:
             return
-        if chunk.usage is not None:
-            self._usage = usage_of(chunk.usage)
+        self._take_figures(chunk)
 
     def _take_chunk(self, chunk: WireAnswer) -> None:
         if chunk.model and not self._model:
             self._model = chunk.model
             self._report_model = True
-        if chunk.usage is not None:
-            self._usage = usage_of(chunk.usage)
+        self._take_figures(chunk)
         for choice in chunk.choices or ():
             if choice.index == 0:
                 self._take_choice(choice)
+
+    def _take_figures(self, chunk: WireAnswer) -> None:
+        if chunk.usage is not None:
+            self._usage = usage_of(chunk.usage)
+            self._times = times_of(chunk.metrics)
 
     def _take_choice(self, choice: WireChoice) -> None:
         if choice.delta is not None:
@@ -165,7 +179,7 @@ class StreamedAnswer:
     def _flush(self) -> list[StreamItem]:
         self._end_run()
         if self._usage is not None or self._report_model:
-            self._items.append(Report(self._usage, self._model if self._report_model else ""))
-            self._usage, self._report_model = None, False
+            self._items.append(Report(self._usage, self._model if self._report_model else "", self._times))
+            self._usage, self._times, self._report_model = None, None, False
         items, self._items = self._items, []
         return items

@@ -17,7 +17,15 @@ from router_server.core.observer import (
     RpcRecord,
     RpcStart,
 )
-from router_server.core.types import ChatRequest, EmbedRequest, JsonObject, JsonSchema, Operation, Usage
+from router_server.core.types import (
+    ChatRequest,
+    EmbedRequest,
+    EngineTimes,
+    JsonObject,
+    JsonSchema,
+    Operation,
+    Usage,
+)
 from router_server.telemetry import semconv
 
 Attributes = dict[str, Any]
@@ -98,9 +106,12 @@ def of_attempt_record(record: AttemptRecord) -> Attributes:
             (semconv.ATTEMPT_HTTP_STATUS, record.status),
             (semconv.GEN_AI_RESPONSE_MODEL, record.reported_model or None),
             (semconv.GEN_AI_RESPONSE_TIME_TO_FIRST_CHUNK, record.time_to_first_token),
+            (semconv.ATTEMPT_TIME_PER_TOKEN, record.time_per_token),
+            (semconv.ATTEMPT_TOKENS_PER_SECOND, record.tokens_per_second),
             (semconv.GEN_AI_RESPONSE_FINISH_REASONS, _finish_reasons(record)),
         ),
         **(_of_usage(record.usage) if record.usage else {}),
+        **(_of_engine(record.engine) if record.engine else {}),
     }
 
 
@@ -128,6 +139,14 @@ def _of_usage(usage: Usage) -> Attributes:
         (semconv.GEN_AI_USAGE_CACHE_READ_INPUT_TOKENS, usage.cache_read_input_tokens or None),
         (semconv.GEN_AI_USAGE_CACHE_WRITE_INPUT_TOKENS, usage.cache_write_input_tokens or None),
         (semconv.GEN_AI_USAGE_REASONING_OUTPUT_TOKENS, usage.reasoning_output_tokens or None),
+    )
+
+
+def _of_engine(times: EngineTimes) -> Attributes:
+    return _present(
+        (semconv.ENGINE_QUEUE_TIME, times.queue),
+        (semconv.ENGINE_PREFILL_TIME, times.prefill),
+        (semconv.ENGINE_DECODE_TIME, times.decode),
     )
 
 

@@ -20,6 +20,7 @@ from router_server.telemetry.semconv import (
     LABEL_FROM,
     LABEL_OPERATION,
     LABEL_OUTCOME,
+    LABEL_PHASE,
     LABEL_PROVIDER,
     LABEL_REASON,
     LABEL_ROUTE,
@@ -66,6 +67,12 @@ TOKEN_SECONDS: Final = (0.001, 0.0025, 0.005, *SECONDS[:11])
 
 QUEUE_SECONDS: Final = (0.001, 0.005, *SECONDS[:11])
 """1 ms to 10 s: a queue gives up after ``queue_timeout``, 5 s unless configured."""
+
+SECONDS_IN_ENGINE: Final = (0.0005, 0.001, 0.0025, 0.005, *SECONDS)
+"""0.5 ms to 655 s: an engine that is not busy begins at once, and may then decode for minutes."""
+
+RATES: Final = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0, 5000.0)
+"""Tokens a second of one answer: a busy CPU to a speculating GPU."""
 
 TOKENS: Final = tuple(4.0**step for step in range(14))
 """1 to 67 million, as the GenAI conventions ask for."""
@@ -229,6 +236,22 @@ TOKENS_USED: Final = Metric(
     "{token}",
     "Tokens used, by direction: input, output",
     (LABEL_TARGET, LABEL_DIRECTION),
+)
+TOKENS_PER_SECOND: Final = Metric(
+    "modelrouter.tokens_per_second",
+    _H,
+    "{token}/s",
+    "Output tokens of whole answers by the time from the permit to the end, one value per attempt",
+    (LABEL_TARGET, LABEL_ENDPOINT),
+    RATES,
+)
+ENGINE_TIME: Final = Metric(
+    "modelrouter.engine.time",
+    _H,
+    "s",
+    "Where a request's time went by the engine's own word, by phase: queue, prefill, decode",
+    (LABEL_TARGET, LABEL_ENDPOINT, LABEL_PHASE),
+    SECONDS_IN_ENGINE,
 )
 COST: Final = Metric("modelrouter.cost", _C, "{USD}", "What attempts cost, in US dollars", (LABEL_TARGET,))
 BREAKER_OPENS: Final = Metric(

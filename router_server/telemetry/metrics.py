@@ -116,6 +116,8 @@ class _AttemptInstruments:
         self._queue_wait = create(instruments.QUEUE_WAIT)
         self._tokens = Tally(meter, instruments.TOKENS_USED)
         self._cost = Tally(meter, instruments.COST)
+        self._rates = create(instruments.TOKENS_PER_SECOND)
+        self._engine_time = create(instruments.ENGINE_TIME)
         self._inference = create(instruments.INFERENCE_DURATION)
         self._first_chunk = create(instruments.TIME_TO_FIRST_CHUNK)
         self._per_chunk = create(instruments.TIME_PER_OUTPUT_CHUNK)
@@ -143,6 +145,7 @@ class _AttemptInstruments:
             self._embedding(record)
         else:
             self._generation(record)
+            self._pace(record, (target, record.start.endpoint or None))
 
     def _spent(self, usage: Usage, target: str) -> None:
         self._tokens.add(usage.input_tokens, (target, semconv.INPUT))
@@ -167,6 +170,16 @@ class _AttemptInstruments:
             self._input.add(record.usage.input_tokens, upstream, span)
             self._output.add(record.usage.output_tokens, upstream, span)
         self._used(record.usage or Usage(), (*upstream, semconv.MODALITY_UNKNOWN))
+
+    def _pace(self, record: AttemptRecord, labels: tuple[Label, ...]) -> None:
+        rate, times = record.tokens_per_second, record.engine
+        if rate is not None:
+            self._rates.add(rate, labels)
+        if times is None:
+            return
+        for phase, seconds in (("queue", times.queue), ("prefill", times.prefill), ("decode", times.decode)):
+            if seconds is not None:
+                self._engine_time.add(seconds, (*labels, phase))
 
     def _used(self, usage: Usage, labels: tuple[Label, ...]) -> None:
         """Count 0 as well for input and output: the conventions want a series for failed attempts too."""

@@ -308,6 +308,35 @@ def test_mistakes_are_named(keys: str, words: str) -> None:
         read(text + "routes: {r: {targets: [t]}}\n", {}, origin="test")
 
 
+@pytest.mark.parametrize("streaming", [False, True], ids=["unary", "stream"])
+async def test_where_the_engine_says_that_its_time_went_is_in_the_span(streaming: bool) -> None:
+    times = {"queue_time_ms": 2.0, "time_to_first_token_ms": 250.0, "generation_time_ms": 500.0}
+    async with collector() as otlp, engines() as (a, b):
+        whole = answer()
+        whole["usage"]["prompt_tokens_details"] = {"cached_tokens": 2}
+        events = pieces("Hel", "lo")
+        events[-1]["usage"] = whole["usage"]
+        for engine in (a, b):
+            engine.upstream.always(
+                sse_reply([*events[:-1], {**events[-1], "metrics": times}])
+                if streaming
+                else json_reply({**whole, "metrics": times})
+            )
+        text = config(a, b, rest=f"telemetry: {{otlp_endpoint: '{otlp.url}'}}\n")
+        async with serving(text) as served:
+            if streaming:
+                assert text_of(await events_of(served.stub.StreamChat(chat()))) == "Hello"
+            else:
+                await served.stub.Chat(chat())
+    said = attributes(otlp.span("chat small").attributes)
+    assert said["modelrouter.endpoint"] in (a.name, b.name)
+    assert said["modelrouter.engine.queue_time"] == 0.002
+    assert said["modelrouter.engine.prefill_time"] == 0.25
+    assert said["modelrouter.engine.decode_time"] == 0.5
+    assert said["gen_ai.usage.cache_read.input_tokens"] == 2
+    assert said["modelrouter.attempt.tokens_per_second"] > 0
+
+
 async def test_embedding_goes_on_at_the_other_endpoint() -> None:
     async with engines() as (a, b):
         b.load = (50, 0, 0.0)

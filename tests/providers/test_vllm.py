@@ -13,6 +13,7 @@ from router_server.core.provider import Capability, Provider, Surroundings
 from router_server.core.types import (
     Choice,
     DeltaKind,
+    EngineTimes,
     Generation,
     Grammar,
     JsonSchema,
@@ -20,6 +21,7 @@ from router_server.core.types import (
     Reasoning,
     ReasoningEffort,
     Regex,
+    Report,
     ResponseFormat,
     Role,
     Text,
@@ -76,6 +78,41 @@ async def test_an_answer_with_reasoning(upstream: Upstream, provider: Provider) 
     assert answer.message.content == (Reasoning("Hm"), Text("Hi"))
     whole = await stream(provider)
     assert whole.parts == [(DeltaKind.REASONING, "Hm", "", ""), (DeltaKind.TEXT, "Hi", "", "")]
+
+
+TIMES = {
+    "time_to_first_token_ms": 120.5,
+    "generation_time_ms": 800.0,
+    "queue_time_ms": 2.25,
+    "mean_itl_ms": 8.0,
+    "tokens_per_second": 108.6,
+}
+"""As vLLM 0.32 with ``--enable-per-request-metrics`` writes it; what it does not know it leaves out."""
+
+
+@pytest.mark.parametrize(
+    ("metrics", "times"),
+    [
+        (TIMES, EngineTimes(0.00225, 0.1205, 0.8)),
+        ({"queue_time_ms": 2.0}, EngineTimes(0.002)),
+        ({"speculative_decoding": {"num_drafts": 3}}, None),
+        ({"queue_time_ms": "quick"}, None),
+        ({"queue_time_ms": -1}, None),
+        (["something", "else"], None),
+        (None, None),
+    ],
+)
+async def test_where_the_engine_says_that_its_time_went(
+    upstream: Upstream, provider: Provider, metrics: Any, times: EngineTimes | None
+) -> None:
+    choice = {"message": {"content": "Hi"}, "finish_reason": "stop"}
+    upstream.then(json_reply({"choices": [choice], "usage": {}, "metrics": metrics}))
+    assert (await provider.chat(call())).engine == times
+    last = {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 2}, "metrics": metrics}
+    upstream.then(sse_reply([*text_chunks("Hi"), last]))
+    items = [item async for read in provider.stream(call()) for item in read]
+    reports = [item for item in items if isinstance(item, Report) and item.usage]
+    assert [report.engine for report in reports] == [times]
 
 
 async def test_the_key(upstream: Upstream) -> None:

@@ -19,6 +19,7 @@ from router_server.core.observers import fan_out, fan_out_rpc
 from router_server.core.types import (
     ChatRequest,
     EmbedRequest,
+    EngineTimes,
     FinishReason,
     Generation,
     Message,
@@ -75,6 +76,7 @@ def answered(start: AttemptStart, **changes: Any) -> AttemptRecord:
         "reported_model": "gpt-4o-mini-2024-07-18",
         "finish_reason": FinishReason.STOP,
         "answer": Message(Role.ASSISTANT, (Text(REPLY),)),
+        "engine": EngineTimes(0.004, 0.2, 1.5),
     }
     return AttemptRecord(start, Outcome.OK, **{**fields, **changes})
 

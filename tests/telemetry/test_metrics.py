@@ -20,7 +20,7 @@ from router_server.core.provider import EngineLoad
 from router_server.core.shadow import ShadowCount
 from router_server.core.shared import SharedSnapshot
 from router_server.core.status import TargetSnapshot
-from router_server.core.types import Operation
+from router_server.core.types import EngineTimes, Operation
 from router_server.telemetry import Telemetry, TelemetrySettings, build, instruments
 from router_server.telemetry.distributions import Delta, Distributions
 from tests.telemetry.collector import Collector, attributes
@@ -145,6 +145,24 @@ async def test_the_conventions_of_generative_ai() -> None:
     assert seen.value(f"{name}_usage_cache_read_input_tokens_total", **unknown) == 5
     assert seen.value(f"{name}_usage_cache_write_input_tokens_total", **unknown) == 6
     assert seen.value(f"{name}_usage_reasoning_output_tokens_total", **unknown) == 7
+
+
+async def test_the_pace_of_an_answer_and_where_its_engine_says_that_the_time_went() -> None:
+    telemetry = build(QUIET, tuple)
+    start = attempt_start(endpoint="gpu-1:8000")
+    drive(telemetry, failed(start), answered(start), answered(start, engine=EngineTimes(prefill=0.3)))
+    drive(telemetry, answered(start, engine=None, usage=None))
+    seen = scrape(telemetry)
+    await telemetry.shutdown()
+
+    labels = {"target": "openai-mini", "endpoint": "gpu-1:8000"}
+    rates = next(name for name in seen.families if name.startswith("modelrouter_tokens_per_second"))
+    assert seen.value(f"{rates}_count", **labels) == 2
+    assert seen.value(f"{rates}_sum", **labels) == pytest.approx(2 * 34 / 1.99)
+    time = "modelrouter_engine_time_seconds"
+    assert seen.value(f"{time}_count", **labels, phase="queue") == 1
+    assert seen.value(f"{time}_sum", **labels, phase="prefill") == 0.5
+    assert seen.value(f"{time}_sum", **labels, phase="decode") == 1.5
 
 
 async def test_embeddings_have_metrics_of_their_own() -> None:
