@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from textwrap import dedent
@@ -48,12 +48,14 @@ class Served:
 
 
 @asynccontextmanager
-async def serving(text: str, env: Mapping[str, str] | None = None) -> AsyncIterator[Served]:
+async def serving(
+    text: str, env: Mapping[str, str] | None = None, announce: Callable[[str], None] = lambda _line: None
+) -> AsyncIterator[Served]:
     """Serve the configuration ``text`` on a free port, with no HTTP port."""
     config = read(dedent(text), env or {}, origin="test")
     server_settings = config.server.model_copy(update={"listen": "127.0.0.1:0", "http_listen": None})
     config = config.model_copy(update={"server": server_settings})
-    async with running(config, announce=lambda _line: None) as server:
+    async with running(config, announce=announce) as server:
         target = f"127.0.0.1:{server.rpc.port}"
         async with aio.insecure_channel(target, options=[("grpc.enable_retries", 0)]) as channel:
             yield Served(server, target, service_pb2_grpc.ModelRouterServiceStub(channel))

@@ -5,6 +5,8 @@ the folder FAKE_FOLDER, one word each, read at the start and at every request:
 
     slow        serve only once the word is gone
     broken      end at once with exit code 3
+    dies        end as soon as anything is asked of it
+    chatty      print 200 lines at the start
     mute        answer no health check
     stuck       take calls, answer none, and let no counter move
     sleepless   refuse to sleep
@@ -30,6 +32,8 @@ from typing import Any
 from aiohttp import web
 
 FOLDER = Path(os.environ["FAKE_FOLDER"])
+
+KEYS = ("OPENAI_API_KEY", "VLLM_API_KEY")
 
 _CHILD = """
 import os, signal, sys, time
@@ -59,6 +63,13 @@ def stubborn_descendants() -> list[int]:
     return [int(child.stdout.readline()) for _ in range(2)]
 
 
+@web.middleware
+async def mortal(request: web.Request, handler: Any) -> Any:
+    if "dies" in orders():
+        os._exit(1)
+    return await handler(request)
+
+
 class Fake:
     def __init__(self, model: str) -> None:
         self.model = model
@@ -67,7 +78,7 @@ class Fake:
         self.asleep = False
 
     def app(self) -> web.Application:
-        app = web.Application()
+        app = web.Application(middlewares=[mortal])
         app.router.add_get("/health", self.health)
         app.router.add_get("/metrics", self.metrics)
         app.router.add_post("/v1/chat/completions", self.chat)
@@ -153,10 +164,12 @@ def main() -> None:
         "pids": pids,
         "uds": arguments.uds,
         "model": arguments.model,
-        "api_key": "VLLM_API_KEY" in os.environ,
+        "keys": [name for name in KEYS if name in os.environ],
     }
     note("lives", json.dumps(life))
     print(f"loading {arguments.model} with {secret}", flush=True)  # noqa: T201 - a server says so
+    for number in range(200 if "chatty" in orders() else 0):
+        print(f"line {number}", flush=True)  # noqa: T201 - as above
     if "broken" in orders():
         sys.exit(3)
     while "slow" in orders():

@@ -1,17 +1,20 @@
-"""A whole server whose provider is a child process: started, watched, restarted, ended."""
+"""A whole server whose provider is a child process: started, watched, restarted, put to sleep."""
 
 from __future__ import annotations
 
+import asyncio
+import json
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.serving import Served, chat, serving
-from tests.engines.fakes import FakeEngine, alive, fake, until
+from tests.e2e.serving import Served, chat, fails, serving
+from tests.engines.fakes import PATIENCE, FakeEngine, alive, fake, until
 
 
 def config(engine: FakeEngine, extra: str = "", **keys: str) -> str:
     return f"""
+        server: {{http_listen: null}}
         providers:
           local: {{kind: vllm, serve: {engine.serve(**keys)}{extra}}}
           other: {{kind: mock, reply: from the other}}
@@ -29,15 +32,191 @@ def engine(tmp_path: Path) -> FakeEngine:
     return fake(tmp_path)
 
 
-async def ready(server: Served, name: str = "local") -> None:
-    view = server.server.assembly.engines[name]
-    await until(lambda: view.ready)
+def state(server: Served, name: str = "local") -> str:
+    return server.server.assembly.engines[name].status.state.value
+
+
+async def becomes(server: Served, wanted: str, name: str = "local") -> None:
+    await until(lambda: state(server, name) == wanted)
+
+
+def health(server: Served, name: str) -> bool:
+    return server.server.health.state(name) == 1
+
+
+async def said(server: Served, model: str = "chat") -> str:
+    answer = await server.stub.Chat(chat(model), timeout=PATIENCE)
+    return str(answer.message.content[0].text)
 
 
 async def test_it_is_started_and_answers_and_ends_with_the_server(engine: FakeEngine) -> None:
-    async with serving(config(engine)) as server:
-        await ready(server)
-        answer = await server.stub.Chat(chat())
+    told: list[str] = []
+    async with serving(config(engine), announce=told.append) as server:
+        await becomes(server, "ready")
         ((pid,),) = engine.lives
-        assert answer.message.content[0].text == f"fake-model in {pid}"
+        assert await said(server) == f"fake-model in {pid}"
     assert not alive(pid)
+    assert told[0] == f"local: starting vLLM with fake-model; its log is {engine.folder}/log/local.log"
+    assert told[1].startswith("local: ready after ")
+
+
+async def test_until_it_is_ready_calls_go_to_the_next_target(engine: FakeEngine) -> None:
+    engine.order("slow")
+    async with serving(config(engine)) as server:
+        await until(lambda: len(engine.lives) == 1)
+        await until(lambda: health(server, "readiness"))
+        assert state(server) == "starting"
+        assert not health(server, "target/t")
+        assert await said(server, "both") == "from the other"
+        failure = await fails(server.stub.Chat(chat()))
+        assert (failure.code, failure.reason) == ("UNAVAILABLE", "ALL_TARGETS_FAILED")
+        engine.order()
+        await becomes(server, "ready")
+        await until(lambda: health(server, "target/t"))
+        assert (await said(server, "both")).startswith("fake-model")
+
+
+async def test_until_it_is_ready_calls_wait_where_the_configuration_says_so(engine: FakeEngine) -> None:
+    engine.order("slow")
+    async with serving(config(engine, while_starting="queue")) as server:
+        await until(lambda: len(engine.lives) == 1)
+        waiting = asyncio.create_task(said(server, "both"))
+        await until(lambda: server.limiter("local").queued == 1)
+        late = await fails(server.stub.Chat(chat(), timeout=0.4))
+        assert (late.reason, late.metadata["phase"]) == ("DEADLINE_EXCEEDED", "queue")
+        assert not waiting.done()
+        engine.order()
+        assert (await waiting).startswith("fake-model")
+
+
+async def test_a_required_engine_is_waited_for(engine: FakeEngine) -> None:
+    engine.order("slow")
+    async with serving(config(engine, ", required: true")) as server:
+        await until(lambda: len(engine.lives) == 1)
+        assert not health(server, "readiness")
+        engine.order()
+        await becomes(server, "ready")
+        await until(lambda: health(server, "readiness"))
+
+
+async def test_one_that_is_not_ready_in_time_is_started_again(engine: FakeEngine) -> None:
+    engine.order("slow")
+    async with serving(config(engine, start_timeout="1s")) as server:
+        await until(lambda: len(engine.lives) == 2)
+        engine.order()
+        await becomes(server, "ready")
+        assert server.server.assembly.engines["local"].status.restarts >= 1
+    assert not any(map(alive, [pid for pids in engine.lives for pid in pids]))
+
+
+async def test_one_that_cannot_start_has_failed_and_is_tried_again(
+    engine: FakeEngine, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engine.order("broken")
+    told: list[str] = []
+    async with serving(config(engine), announce=told.append) as server:
+        await becomes(server, "failed")
+        assert len(engine.lives) >= 5
+        assert "local: it ended with exit code 3; restart in 0 s" in told
+        engine.order()
+        await becomes(server, "ready")
+    logged = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    first = next(line for line in logged if "cause" in line)
+    assert first["cause"] == "it ended with exit code 3"
+    assert first["output"] == "loading fake-model with"
+
+
+async def test_an_interpreter_that_is_not_there_is_named(engine: FakeEngine) -> None:
+    told: list[str] = []
+    async with serving(config(engine, python="/nowhere/python"), announce=told.append):
+        await until(lambda: any("exit code 127" in line for line in told))
+    assert "cannot run /nowhere/python: No such file or directory" in engine.log
+
+
+async def test_one_that_dies_is_restarted_and_calls_go_on_elsewhere(engine: FakeEngine) -> None:
+    async with serving(config(engine, backoff="{first: 300ms, max: 1s}")) as server:
+        await becomes(server, "ready")
+        engine.order("dies")
+        assert await said(server, "both") == "from the other"
+        engine.order()
+        await until(lambda: len(engine.lives) == 2)
+        await becomes(server, "ready")
+        await until(lambda: health(server, "target/t"))
+        assert await said(server) == f"fake-model in {engine.lives[1][0]}"
+        assert server.breaker("t") == "closed"
+
+
+async def test_one_that_answers_no_check_is_restarted(engine: FakeEngine) -> None:
+    async with serving(config(engine)) as server:
+        await becomes(server, "ready")
+        engine.order("mute")
+        await until(lambda: state(server) != "ready")
+        engine.order()
+        await until(lambda: len(engine.lives) == 2)
+        await becomes(server, "ready")
+
+
+async def test_one_in_which_requests_stand_still_is_restarted(engine: FakeEngine) -> None:
+    async with serving(config(engine, stuck_after="600ms")) as server:
+        await becomes(server, "ready")
+        await said(server)
+        engine.order("stuck")
+        failure = await fails(server.stub.Chat(chat(), timeout=0.5))
+        assert failure.reason == "DEADLINE_EXCEEDED"
+        await until(lambda: state(server) != "ready")
+        engine.order()
+        await until(lambda: len(engine.lives) == 2)
+        await becomes(server, "ready")
+
+
+async def test_one_that_is_idle_does_not_stand_still(engine: FakeEngine) -> None:
+    async with serving(config(engine, stuck_after="200ms")) as server:
+        await becomes(server, "ready")
+        await said(server)
+        await asyncio.sleep(0.8)
+        assert len(engine.lives) == 1
+
+
+async def test_two_engines_side_by_side(tmp_path: Path) -> None:
+    engines = {name: fake(tmp_path, name) for name in ("one", "two")}
+    providers = ", ".join(f"{n}: {{kind: vllm, serve: {e.serve(f'model-{n}')}}}" for n, e in engines.items())
+    text = f"""
+        providers: {{{providers}}}
+        targets: {{a: {{provider: one, model: x}}, b: {{provider: two, model: x}}}}
+        routes: {{a: {{targets: [a]}}, b: {{targets: [b]}}}}
+    """
+    async with serving(text) as server:
+        await becomes(server, "ready", "one")
+        await becomes(server, "ready", "two")
+        assert (await said(server, "a")).startswith("model-one")
+        assert (await said(server, "b")).startswith("model-two")
+        engines["one"].order("dies")
+        await fails(server.stub.Chat(chat("a")))
+        assert (await said(server, "b")).startswith("model-two")
+        engines["one"].order()
+        await becomes(server, "ready", "one")
+    assert len(engines["two"].lives) == 1
+
+
+async def test_its_output_is_kept_by_name_without_secrets_and_in_bounds(engine: FakeEngine) -> None:
+    engine.order("chatty")
+    log = f"{{folder: '{engine.folder / 'log'}', max_bytes: 2000, files: 2}}"
+    text = config(engine, log=log, env=", FAKE_TOKEN: very-secret-token")
+    async with serving(text) as server:
+        await becomes(server, "ready")
+        await until(lambda: "startup complete" in engine.log)
+    files = sorted((engine.folder / "log").iterdir())
+    assert [file.name for file in files] == ["local.log", "local.log.1", "local.log.2"]
+    assert all(file.stat().st_size <= 2000 for file in files)
+    assert "[local] application startup complete" in engine.log
+    assert "very-secret" not in engine.log
+
+
+async def test_it_does_not_inherit_keys(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "very-secret-o")
+    monkeypatch.setenv("VLLM_API_KEY", "very-secret-of-another")
+    text = config(engine).replace("kind: mock, reply: from the other", "kind: openai, api_key: very-secret-o")
+    async with serving(text) as server:
+        await becomes(server, "ready")
+    (life,) = map(json.loads, engine.noted("lives"))
+    assert life["keys"] == []
