@@ -16,6 +16,7 @@ from router_server.assembly import Assembly, assemble, prepare
 from router_server.config.route_words import route_words
 from router_server.config.secrets import secrets_of
 from router_server.config.tree import Config, ServerConfig
+from router_server.core.engine import EngineState
 from router_server.core.observers import fan_out, fan_out_rpc
 from router_server.core.provider import Capability
 from router_server.engines.running import engines_running, engines_seen
@@ -269,11 +270,20 @@ async def _show_health(assembly: Assembly, state: State, health: HealthBoard, ch
             health.set(f"target/{name}", target.serving)
         for name, destination in assembly.destinations.items():
             health.set(f"target/{name}", destination.serving)
+        for name, engine in assembly.engines.items():
+            _show_engine(health, name, engine.status.state)
         for route in assembly.routes:
             health.set(f"route/{route.name}", any(target.takes_calls for target in route.targets))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_HEALTH_REFRESH):
                 await changed.wait()
+
+
+def _show_engine(health: HealthBoard, name: str, state: EngineState) -> None:
+    """Give the state a name of its own: health as gRPC defines it has no word for asleep."""
+    for other in set(EngineState) - {state}:
+        health.remove(f"engine/{name}/{other}")
+    health.set(f"engine/{name}/{state}", True)
 
 
 @asynccontextmanager

@@ -302,4 +302,5 @@ def _snapshot(target: Target) -> TargetSnapshot:
         concurrency_limit=target.upstream.limiter.max_concurrency,
         engine_up=target.upstream.load.up,
         engine=target.upstream.load.engine,
+        process=None if target.upstream.engine is None else target.upstream.engine.status,
     )

@@ -10,7 +10,7 @@ from router_server.commands.exits import Exit
 from router_server.commands.terminal import fail, say
 from router_server.rpc.probe import ProbeError, RouterState, probe
 
-_COLOURS: Final = {"serving": "green", "not_serving": "red"}
+_COLOURS: Final = {"serving": "green", "ready": "green", "not_serving": "red", "failed": "red"}
 
 
 def run(arguments: argparse.Namespace) -> Exit:
@@ -36,6 +36,7 @@ def _as_json(target: str, state: RouterState) -> dict[str, Any]:
             for r in state.routes
         ],
         "targets": [{"name": name, "state": word} for name, word in state.targets.items()],
+        "engines": [{"name": name, "state": word} for name, word in state.engines.items()],
     }
 
 
@@ -43,6 +44,7 @@ def _show(target: str, state: RouterState) -> None:
     say(f"{target} is {'ready' if state.ready else 'not ready: it starts or drains'}.")
     rows = [(f"route {r.name}", r.state, ", then ".join(r.targets)) for r in state.routes]
     rows += [(f"target {name}", word, "") for name, word in state.targets.items()]
+    rows += [(f"engine {name}", word, "") for name, word in state.engines.items()]
     width = max((len(row[0]) for row in rows), default=0)
     for name, word, targets in rows:
         say(f"  {name:<{width}}  {word:<11}  {targets}".rstrip(), _COLOURS.get(word, "yellow"))

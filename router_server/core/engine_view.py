@@ -21,7 +21,7 @@ class EngineView:
         while_waking: what calls do while it sleeps or wakes.
 
     Attributes:
-        status: what was heard last.
+        status: what was heard last; the time asleep in it is some seconds old.
         progress: grows with everything that the engine sends.
         ask: called when a call wants an engine that sleeps.
         changed: called after the status has changed.
@@ -68,7 +68,9 @@ class EngineView:
     def told(self, status: EngineStatus) -> None:
         """Take note of how the engine is; when this returns, no call goes there that may not."""
         self._begun = self._begun or status.state is not EngineState.STOPPED
-        self.status = status
+        before, self.status = self.status, status
+        if before.version == status.version:
+            return
         if self.ready:
             self._limiter.resume()
         else:

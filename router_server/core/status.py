@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from router_server.core.engine import EngineStatus
 from router_server.core.provider import EngineLoad
 
 
@@ -26,6 +27,7 @@ class TargetSnapshot:
         endpoint: which of the provider's endpoints this is; empty where there is one only.
         engine_up: whether its engine answered when last asked for its load; None where it was not.
         engine: its engine's last word on its load, or None.
+        process: how its provider's engine is, where the router runs one.
     """
 
     target: str
@@ -39,6 +41,7 @@ class TargetSnapshot:
     endpoint: str = ""
     engine_up: bool | None = None
     engine: EngineLoad | None = None
+    process: EngineStatus | None = None
 
     @property
     def name(self) -> str:

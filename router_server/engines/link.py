@@ -64,7 +64,7 @@ class _Link:
             self.hear(line)
         _log.warning("Whoever runs the engines is gone; they are not used any more.")
         for view in self._views.values():
-            view.told(EngineStatus())
+            view.told(EngineStatus(EngineState.FAILED))
 
     async def report(self) -> None:
         """Say what has changed, from time to time."""

@@ -137,6 +137,7 @@ class Supervisor:
             if self._life.state is EngineState.DROWSY:
                 self._ask_to_sleep()
             self._tell_progress()
+            self._tell_time_asleep()
 
     async def _check(self) -> None:
         policy = self._spec.policy
@@ -214,6 +215,12 @@ class Supervisor:
         self._announce(
             f"{self.name}: loading, {now - self._began:.0f} s so far" + (f": {said}" if said else "")
         )
+
+    def _tell_time_asleep(self) -> None:
+        now = time.monotonic()
+        if self._life.state in {EngineState.ASLEEP, EngineState.STOPPED} and now - self._news_at >= _NEWS:
+            self._news_at = now
+            self.changed(self)
 
     def _say(self) -> None:
         status, life = self.status, self._life

@@ -1,6 +1,6 @@
 """One Prometheus exposition from those of several workers. Pure: it neither fetches nor remembers.
 
-Counters and histograms add up, and so do most gauges; `_COMBINED` names the gauges that do not. An info,
+Counters and histograms add up, and so do most gauges; `_COMBINED` names what does not. An info,
 such as ``target_info``, is the first worker's.
 """
 
@@ -19,6 +19,11 @@ UNREACHABLE: Final = "modelrouter_workers_unreachable"
 
 _COMBINED: Final[Mapping[str, Callable[[float, float], float]]] = {
     "modelrouter_breaker_state": max,
+    "modelrouter_engine_asleep_seconds": max,
+    "modelrouter_engine_restarts": max,
+    "modelrouter_engine_start_duration_seconds": max,
+    "modelrouter_engine_state": max,
+    "modelrouter_engine_wakes": max,
     "modelrouter_target_cooling_seconds": max,
     "modelrouter_target_healthy": min,
     "modelrouter_engine_up": min,
@@ -27,7 +32,8 @@ _COMBINED: Final[Mapping[str, Callable[[float, float], float]]] = {
     "modelrouter_engine_kv_cache_usage": max,
     "process_start_time_seconds": min,
 }
-"""Gauges whose sum means nothing, and what does: the worst of the workers, the oldest of the processes."""
+"""What has a sum that means nothing, and what does: the worst of the workers, the oldest of the processes; of
+engines, which they share, whoever has heard the latest."""
 
 _ADDED_UP: Final = frozenset({"counter", "histogram", "summary"})
 

@@ -32,12 +32,16 @@ class RouteState:
 
 @dataclass(frozen=True, slots=True)
 class RouterState:
-    """A running router. States are ``serving``, ``not_serving`` or ``unknown``; ``targets`` are by name."""
+    """A running router. States are ``serving``, ``not_serving`` or ``unknown``; ``targets`` are by name.
+
+    ``engines`` are the servers that it runs itself, each with its state: ``ready``, ``asleep`` and the like.
+    """
 
     live: bool
     ready: bool
     routes: tuple[RouteState, ...]
     targets: dict[str, str]
+    engines: dict[str, str]
 
 
 def probe(address: str, *, timeout: float = 5.0, ca: Path | None = None) -> RouterState:
@@ -89,7 +93,18 @@ class _Questions:
             ready=self._of("readiness") == "serving",
             routes=tuple(routes),
             targets={name: self._of(f"target/{name}") for name in names},
+            engines=self._engines(),
         )
+
+    def _engines(self) -> dict[str, str]:
+        try:
+            listed = self._health.List(health_pb2.HealthListRequest(), timeout=self._timeout)
+        except grpc.RpcError as error:
+            if error.code() in {grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.RESOURCE_EXHAUSTED}:
+                return {}
+            raise
+        parts = (name.split("/") for name in sorted(listed.statuses))
+        return {part[1]: part[2] for part in parts if part[0] == "engine"}
 
     def _list_models(self) -> list[models_pb2.Model]:
         try:

@@ -24,6 +24,7 @@ from router_server.telemetry.semconv import (
     LABEL_PROVIDER,
     LABEL_REASON,
     LABEL_ROUTE,
+    LABEL_STATE,
     LABEL_TARGET,
     LABEL_TO,
     LABEL_WON,
@@ -329,6 +330,37 @@ SHADOWS: Final = Metric(
     "{call}",
     "Copies of a route's calls that were sent to its shadow, and dropped because its places were taken",
     (LABEL_ROUTE, LABEL_OUTCOME),
+)
+ENGINE_STATE: Final = Metric(
+    "modelrouter.engine.state",
+    _G,
+    "{engine}",
+    "1 for the state that a server run by the router is in, 0 for the other states",
+    (LABEL_PROVIDER, LABEL_STATE),
+)
+ENGINE_RESTARTS: Final = Metric(
+    "modelrouter.engine.restarts",
+    _C,
+    "{restart}",
+    "Starts of such a server because it had died or was given up",
+    (LABEL_PROVIDER,),
+)
+ENGINE_WAKES: Final = Metric(
+    "modelrouter.engine.wakes", _C, "{wake}", "Times a call woke it, or had it started", (LABEL_PROVIDER,)
+)
+ENGINE_ASLEEP: Final = Metric(
+    "modelrouter.engine.asleep",
+    _C,
+    "s",
+    "How long it was asleep or stopped for want of calls",
+    (LABEL_PROVIDER,),
+)
+ENGINE_START_DURATION: Final = Metric(
+    "modelrouter.engine.start_duration",
+    _G,
+    "s",
+    "How long its last start or waking took; absent where it was never ready",
+    (LABEL_PROVIDER,),
 )
 
 METRICS: Final[tuple[Metric, ...]] = tuple(one for one in list(globals().values()) if isinstance(one, Metric))

@@ -29,6 +29,7 @@ from router_server.core.status import TargetSnapshot
 from router_server.core.types import Operation, Usage
 from router_server.telemetry import instruments, semconv
 from router_server.telemetry.distributions import Distribution, Distributions
+from router_server.telemetry.engines import observe_processes
 from router_server.telemetry.tally import Label, Tally
 
 Snapshot = Callable[[], Iterable[TargetSnapshot]]
@@ -64,6 +65,7 @@ class Metrics:
         distributions.keep_place(meter)
         _observe_targets(meter, snapshot)
         _observe_engines(meter, snapshot)
+        observe_processes(meter, snapshot)
 
     def rpc(self, start: RpcStart) -> RpcObservation:
         """Nothing is counted before the end."""

@@ -114,6 +114,7 @@ LABEL_TO: Final = "to"
 LABEL_REASON: Final = "reason"
 LABEL_WON: Final = "won"
 LABEL_DIRECTION: Final = "direction"
+LABEL_STATE: Final = "state"
 
 INPUT: Final = "input"
 OUTPUT: Final = "output"

@@ -197,6 +197,7 @@ def test_status_of_a_running_server(folder: Path, capsys: pytest.CaptureFixture[
         "targets": ["t", "u"],
     }
     assert told["targets"] == [{"name": "t", "state": "serving"}, {"name": "u", "state": "serving"}]
+    assert told["engines"] == []
 
 
 def test_status_of_a_server_that_waits_for_a_provider(

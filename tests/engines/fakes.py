@@ -62,7 +62,7 @@ class FakeEngine:
             "env": f"{{FAKE_FOLDER: '{self.folder}', PYTHONPATH: '{path}'{env}}}",
             "start_timeout": "20s",
             "stop_grace": "300ms",
-            "health_check": "{interval: 100ms, timeout: 300ms, failures: 2}",
+            "health_check": "{interval: 100ms, timeout: 5s, failures: 2}",
             "backoff": "{first: 50ms, max: 200ms}",
             "log": f"{{folder: '{self.folder / 'log'}'}}",
         } | keys

@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
+from router_server.cli import main
 from tests.e2e.process import served
 from tests.engines.fakes import FakeEngine, alive, fake, until
 
@@ -50,6 +51,18 @@ async def test_told_to_stop_it_ends_all_first(number: signal.Signals, folder: Pa
         server.signal(number)
         assert await server.exit_code(30) == 0
         assert not any(map(alive, pids))
+
+
+async def test_status_tells_how_the_engine_is(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    engine = fake(folder)
+    async with served(folder, PARTS.format(serve=engine.serve(idle_sleep="300ms"))) as server:
+        await until(lambda: '"state": "stopped"' in server.stderr)
+        await asyncio.to_thread(main, ["status", "--target", server.target, "--timeout", "30"])
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "  route chat    serving      t",
+        "  target t      not_serving",
+        "  engine local  stopped",
+    ]
 
 
 async def test_killed_it_leaves_nobody(folder: Path) -> None:

@@ -85,7 +85,7 @@ async def test_calls_go_to_the_next_target_meanwhile_where_the_configuration_say
 
 
 async def test_one_that_does_not_wake_is_started_again(engine: FakeEngine) -> None:
-    async with serving(config(engine, start_timeout="2s", **SLEEPY)) as server:
+    async with serving(config(engine, start_timeout="6s", **SLEEPY)) as server:
         await becomes(server, "asleep")
         engine.order("drowsy_long")
         call = asyncio.create_task(said(server))

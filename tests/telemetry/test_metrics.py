@@ -13,6 +13,7 @@ from prometheus_client import Metric as Family
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
+from router_server.core.engine import EngineState, EngineStatus
 from router_server.core.errors import Outcome, Reason
 from router_server.core.observer import CallStart
 from router_server.core.observers import fan_out
@@ -290,8 +291,10 @@ async def test_calls_that_fail_and_calls_that_are_cancelled() -> None:
 async def test_every_metric_has_its_name_and_only_its_labels(otlp: Collector) -> None:
     settings = TelemetrySettings(otlp_endpoint=otlp.url, log_format="json", log_level="critical")
     shared = SharedSnapshot(degraded=False, asked={("get", "ok"): 1})
+    process = EngineStatus(EngineState.READY, start_duration=1.0)
+    targets = (*TARGETS, *ENGINES, TargetSnapshot("qwen", "local", process=process))
     copies = [ShadowCount("chat", sent=3, dropped=1)]
-    telemetry = build(settings, lambda: TARGETS + ENGINES, lambda: shared, lambda: copies)
+    telemetry = build(settings, lambda: targets, lambda: shared, lambda: copies)
     embed = attempt_start(operation=Operation.EMBED, request=EMBED)
     drive(telemetry, failed(FIRST, Outcome.RATE_LIMITED), answered(replace(SECOND, hedge=True)))
     drive(telemetry, answered(embed))
