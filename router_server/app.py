@@ -13,11 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from router_server.assembly import Assembly, assemble, prepare
+from router_server.auth.opening import Authentication
 from router_server.config.route_words import route_words
 from router_server.config.secrets import secrets_of
 from router_server.config.tree import Config, ServerConfig
 from router_server.core.engine import EngineState
 from router_server.core.observers import fan_out, fan_out_rpc
+from router_server.core.principal import Authenticator
 from router_server.core.provider import Capability
 from router_server.engines.running import engines_running, engines_seen
 from router_server.http.server import Exposition, HttpServer, HttpStartError
@@ -154,13 +156,14 @@ async def running(
             worker.engines if worker else await stack.enter_async_context(engines_running(config, announce))
         )
         assembly = _assemble(config, telemetry, state, changed, engines)
+        auth = await _authentication(config, state, stack)
         assembled.append(assembly)
         stack.push_async_callback(assembly.close)
         await stack.enter_async_context(engines_seen(assembly.engines, engines))
         health = HealthBoard()
         observer = fan_out_rpc(telemetry.rpc_observers)
         settings = _server_settings(config.server, reuse_port=worker is not None)
-        rpc = RpcServer(settings, assembly.router, health, observer)
+        rpc = RpcServer(settings, assembly.router, health, observer, authenticator=auth)
         http_port = await _start_http(config, telemetry, health, stack, worker)
         await _start(rpc)
         stack.push_async_callback(rpc.stop)
@@ -169,6 +172,15 @@ async def running(
         await stack.enter_async_context(_background(assembly.loads.run(), "engine loads"))
         await stack.enter_async_context(_background(_show_health(assembly, state, health, changed), "health"))
         yield Running(assembly, rpc, health, state, http_port)
+
+
+async def _authentication(config: Config, state: State, stack: AsyncExitStack) -> Authenticator | None:
+    if config.auth is None:
+        return None
+    authentication = Authentication(config.auth, state.shared)
+    await authentication.prepare()
+    await stack.enter_async_context(_background(authentication.run(), "authentication"))
+    return authentication.authenticator
 
 
 async def _start_http(

@@ -14,6 +14,7 @@ from typing import Any
 
 from router_server.config.tree import Config, HealthCheckConfig, TargetConfig
 from router_server.core.adaptive import Adaptive
+from router_server.core.admission import Admission
 from router_server.core.breaker import BreakerSettings, BreakerState
 from router_server.core.checks import Checks
 from router_server.core.deadline import Timeouts
@@ -173,7 +174,10 @@ def assemble(
         direct=parts.direct(providers, direct) if config.server.allow_direct else no_direct,
     )
     shadows = shadowing(config, router, targets, copies or observer, clock=clock, settings=settings)
-    return Assembly(upstreams, targets, routes, checks, loads, shadows or router, direct, shadows)
+    door: CallRouter = shadows or router
+    if config.auth is not None:
+        door = Admission(door, router.canonical, authenticated=True)
+    return Assembly(upstreams, targets, routes, checks, loads, door, direct, shadows)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from router_server.commands.exits import MEANINGS, Exit
+from router_server.commands.keys_options import add_keys
 
 _DISTRIBUTION: Final = "modelrouter-grpc"
 _DEFAULT_TARGET: Final = "127.0.0.1:50051"
@@ -55,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_check_config(commands)
     _add_status(commands)
     _add_shares(commands)
+    add_keys(_add_command(commands, "keys", "make, list, replace and revoke the API keys of callers"))
     _add_command(commands, "version", "print the version")
     return parser
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Iterator
 
 from router_server.commands.exits import Exit
 from router_server.commands.terminal import name_mistakes, say, warn
-from router_server.config import ConfigError, load, warnings_of
+from router_server.config import Config, ConfigError, load, warnings_of
 from router_server.config.route_words import route_words
 
 
@@ -23,5 +24,21 @@ def run(arguments: argparse.Namespace) -> Exit:
         say(f"  {name:<{width}}  {route_words(route)}")
     if config.redis is not None:
         say(f"Replicas share their state in {config.redis}.")
+    for line in _callers(config):
+        say(line)
     warn(warnings_of(config))
     return Exit.OK
+
+
+def _callers(config: Config) -> Iterator[str]:
+    auth = config.auth
+    if auth is None:
+        return
+    keys = auth.api_keys
+    if keys is not None:
+        places = (keys.file and f"in {keys.file}", keys.redis and "in Redis", keys.keys and "in this file")
+        yield f"Callers show API keys, kept {' and '.join(place for place in places if place) or 'nowhere'}."
+    if auth.jwt is not None:
+        yield f"Callers show tokens of {auth.jwt.issuer} for {auth.jwt.audience}."
+    if auth.mtls is not None:
+        yield "Callers show client certificates."

@@ -6,6 +6,7 @@ Refuses to forbid anything; `references` does that.
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Iterator
 from typing import Any
 
 from pydantic import BaseModel, SecretStr
@@ -16,18 +17,33 @@ from router_server.config.values import host_and_port
 
 def warnings_of(config: Config) -> tuple[str, ...]:
     """Return one sentence for each setting that is allowed and unwise."""
+    return (*_open_to_all(config), *_keys_in_plaintext(config))
+
+
+def _keys_in_plaintext(config: Config) -> Iterator[str]:
+    auth, listen = config.auth, config.server.listen
+    if auth is None or config.server.tls is not None or not _is_reachable(listen):
+        return
+    yield (
+        f"server.listen {listen} is reachable from other machines in plaintext: whoever is between can read "
+        "the keys and tokens that callers show, and use them. Set server.tls, or leave TLS to a proxy or a "
+        "mesh in front of it."
+    )
+
+
+def _open_to_all(config: Config) -> Iterator[str]:
     listen = config.server.listen
-    if not _is_reachable(listen) or (config.server.tls and config.server.tls.client_ca):
-        return ()
+    guarded = config.auth is not None or (config.server.tls is not None and config.server.tls.client_ca)
+    if guarded or not _is_reachable(listen):
+        return
     how = "with TLS but no client_ca" if config.server.tls else "in plaintext"
     keys = [name for name, provider in config.providers.items() if _holds_key(provider.settings)]
     spends = f", and spends the key of {', '.join(keys)}: an open relay" if keys else ""
-    warning = (
+    yield (
         f"server.listen {listen} is reachable from other machines {how}: whoever reaches it can call "
-        f"every model{spends}. Listen on 127.0.0.1, set server.tls with client_ca, or keep others out with "
-        "a firewall."
+        f"every model{spends}. Set auth, listen on 127.0.0.1, set server.tls with client_ca, or keep "
+        "others out with a firewall."
     )
-    return (warning,)
 
 
 def _is_reachable(address: str) -> bool:

@@ -17,9 +17,9 @@ from pydantic import BaseModel, ValidationError
 from router_server.config import references
 from router_server.config.problems import ConfigError, Finding, KeyPath, Problem, dotted
 from router_server.config.routes import RouteConfig
+from router_server.config.section import PARTIAL
 from router_server.config.source import Document, UnreadableError, parse
 from router_server.config.tree import (
-    WITHOUT_KEYS_OF_KINDS,
     Config,
     ProviderConfig,
     ServerConfig,
@@ -113,7 +113,7 @@ def _validated(document: Document, context: dict[str, Any]) -> tuple[Config, lis
     except ValidationError as error:
         # What is wrong is left out, so that the rest can be checked too.
         rest = _without(document.data, [details["loc"] for details in error.errors(include_url=False)])
-        config = Config.model_validate(rest, context={**context, WITHOUT_KEYS_OF_KINDS: True})
+        config = Config.model_validate(rest, context={**context, PARTIAL: True})
         return config, list(findings(error, document))
 
 

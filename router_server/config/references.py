@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator, Mapping
 from itertools import combinations
 
+from router_server.config.auth_references import check_auth
 from router_server.config.problems import Finding, KeyPath, dotted
 from router_server.config.routes import WEIGHING, RouteConfig
 from router_server.config.tree import Config, ServerConfig, TargetConfig
@@ -30,6 +31,7 @@ def check(config: Config, names: Names) -> Iterator[Finding]:
     yield from _targets(config, names)
     yield from _routes(config, names)
     yield from _workers(config)
+    yield from check_auth(config)
     yield from check_server(config.server)
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, get_args
+from typing import Any, Final, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
+
+PARTIAL: Final = "partial"
+"""Set in a validation's context: parts that are wrong have been left out, and what a provider's kind alone
+understands is to be."""
 
 
 class Section(BaseModel):

@@ -10,8 +10,9 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
+from router_server.config.callers import AuthConfig
 from router_server.config.routes import RouteConfig
-from router_server.config.section import Section
+from router_server.config.section import PARTIAL, Section
 from router_server.config.shared import RedisUrl
 from router_server.config.values import (
     Count,
@@ -29,9 +30,6 @@ from router_server.core.deadline import Timeouts
 from router_server.core.options import refused_options
 from router_server.core.provider import Capability
 from router_server.providers import SetupError, load_kind
-
-WITHOUT_KEYS_OF_KINDS = "without_keys_of_kinds"
-"""Set in a validation's context: leave out what only a provider's kind understands."""
 
 
 class TlsConfig(Section):
@@ -170,7 +168,7 @@ class ProviderConfig(Section):
     @field_validator("settings", mode="before")
     @classmethod
     def _validate_as_the_kind_does(cls, own: Any, info: ValidationInfo) -> Any:
-        if "kind" not in info.data or (info.context or {}).get(WITHOUT_KEYS_OF_KINDS):
+        if "kind" not in info.data or (info.context or {}).get(PARTIAL):
             return None
         try:
             # A ValidationError raised in here keeps its own key paths, below this one.
@@ -263,6 +261,9 @@ class Config(Section):
     server: ServerConfig = Field(default_factory=ServerConfig, description="where it listens, how it stops")
     redis: RedisUrl | None = Field(
         default=None, description="what replicas share is kept there; null: each process is on its own"
+    )
+    auth: AuthConfig | None = Field(
+        default=None, description="who may call; null: whoever reaches the port, see docs/auth.md"
     )
     providers: dict[Name, ProviderConfig] = Field(default_factory=dict, description="upstream APIs by name")
     targets: dict[RouteName, TargetConfig] = Field(default_factory=dict, description="models by name")

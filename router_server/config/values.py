@@ -80,7 +80,8 @@ def _is_socket(address: str) -> bool:
     return address.startswith("unix:/") and len(address) > len("unix:/")
 
 
-def _from_folder(path: Path, info: ValidationInfo) -> Path:
+def from_folder(path: Path, info: ValidationInfo) -> Path:
+    """Return a path; a relative one counts from the folder of the configuration file."""
     folder = (info.context or {}).get("folder")
     return Path(folder, path) if folder else path
 
@@ -113,7 +114,7 @@ TcpAddress = Annotated[str, BeforeValidator(_tcp_address)]
 ListenAddress = Annotated[str, BeforeValidator(_listen_address)]
 """``host:port`` or ``unix:/path``."""
 
-File = Annotated[Path, AfterValidator(_from_folder)]
+File = Annotated[Path, AfterValidator(from_folder)]
 """A path; a relative one counts from the folder of the configuration file."""
 
 Count = Annotated[int, Field(ge=1)]

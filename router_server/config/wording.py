@@ -65,11 +65,14 @@ def findings(error: ValidationError, document: Document) -> Iterator[Finding]:
 def key_path(location: KeyPath, data: Any) -> KeyPath:
     """Return the path in the file of an error's location.
 
-    The tree holds a kind's own keys one level further down, and a location may end in what the file does
-    not have: ``[key]``, or the name of a union's member. A key that is missing ends the path.
+    The tree holds a kind's own keys one level further down, a list may stand for a mapping that holds it, and
+    a location may end in what the file does not have: ``[key]``, or the name of a union's member. A key that
+    is missing ends the path.
     """
     path: list[str | int] = []
     for part in _in_file(location):
+        if isinstance(data, list) and isinstance(part, str):
+            continue
         path.append(part)
         try:
             data = data[part]

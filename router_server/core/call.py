@@ -50,7 +50,8 @@ class Call:
         self.operation = operation
         self.request = request
         self.deadline: Deadline = deadline_of(self.began, invocation.timeout, default_timeout)
-        self.start = CallStart(invocation.call_id, operation, route, request, arm)
+        principal = "" if invocation.principal is None else invocation.principal.subject
+        self.start = CallStart(invocation.call_id, operation, route, request, arm, principal)
         self.observation = observer.call(self.start)
         self.prompt_tokens = estimate_prompt(request)
         self.records: list[AttemptRecord] = []

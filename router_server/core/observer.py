@@ -24,13 +24,17 @@ from router_server.core.types import (
 
 @dataclass(frozen=True, slots=True)
 class CallStart:
-    """A call that is about to be routed; ``arm`` is that of the route's experiment, or ``shadow``."""
+    """A call that is about to be routed; ``arm`` is that of the route's experiment, or ``shadow``.
+
+    ``principal`` is who calls, empty where nobody asks who it is.
+    """
 
     call_id: str
     operation: Operation
     route: str
     request: ChatRequest | EmbedRequest = field(repr=False)
     arm: str = ""
+    principal: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +193,10 @@ class RpcStart:
 
 @dataclass(frozen=True, slots=True)
 class RpcRecord:
-    """A finished RPC: ``code`` is the name of its gRPC status, ``call`` what was routed, if anything was."""
+    """A finished RPC: ``code`` is the name of its gRPC status, ``call`` what was routed, if anything was.
+
+    ``principal`` is who called, empty where that is not known.
+    """
 
     start: RpcStart
     code: str
@@ -197,6 +204,7 @@ class RpcRecord:
     trace_id: str = ""
     reason: str = ""
     call: CallRecord | None = None
+    principal: str = ""
 
 
 class RpcObservation(Protocol):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from router_server.core.errors import AttemptSummary
+from router_server.core.principal import Principal
 from router_server.core.types import Answer, Delta, FinishReason, Operation, Usage, Vectors
 
 
@@ -92,7 +93,11 @@ class ModelInfo:
 
 @dataclass(frozen=True, slots=True)
 class Invocation:
-    """What the edge knows of one call: its id, and the seconds the caller gives it (None: no deadline)."""
+    """What the edge knows of one call: its id, and the seconds the caller gives it (None: no deadline).
+
+    ``principal`` is who calls, None where nobody asks who it is.
+    """
 
     call_id: str
     timeout: float | None = None
+    principal: Principal | None = None

@@ -177,6 +177,11 @@ class Router:
             pump.cancel()
             await asyncio.wait({pump})
 
+    def canonical(self, model: str) -> str:
+        """Return the own name of the route that is called ``model``; that again where there is none."""
+        route = self._routes.get(model)
+        return model if route is None else route.name
+
     def models(self) -> tuple[ModelInfo, ...]:
         """Return the routes as callers see them, by name."""
         return tuple(_model_info(route) for route in self._listed)

@@ -19,6 +19,7 @@ from router_server.core.observer import (
     Failover,
     Observer,
 )
+from router_server.core.principal import Principal
 from router_server.core.results import Trail
 
 
@@ -32,6 +33,7 @@ class Rpc:
         trace_id: 32 hex digits, or empty where nothing traces.
         trail: who answers, as far as that is known.
         call: the finished call, once there is one.
+        principal: who calls, where that is asked and known.
     """
 
     request_id: str
@@ -39,6 +41,7 @@ class Rpc:
     trace_id: str = ""
     trail: Trail | None = None
     call: CallRecord | None = None
+    principal: Principal | None = None
 
 
 _current: ContextVar[Rpc | None] = ContextVar("rpc", default=None)

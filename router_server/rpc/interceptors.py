@@ -19,6 +19,8 @@ from grpc import aio
 
 from router_server.core.errors import Reason, RouterError, Violation
 from router_server.core.observer import RpcObserver, RpcRecord, RpcStart
+from router_server.core.principal import Authenticator
+from router_server.rpc.credentials import credentials_of
 from router_server.rpc.current import Rpc, enter_rpc
 from router_server.rpc.delivery import Delivery
 from router_server.rpc.inflight import InFlight
@@ -50,6 +52,7 @@ class Guard(aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the 
         inflight: counts them.
         delivery: sends what they answer.
         clock: monotonic seconds.
+        authenticator: knows their callers; None: nobody asks who calls.
     """
 
     def __init__(
@@ -58,11 +61,13 @@ class Guard(aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the 
         inflight: InFlight,
         delivery: Delivery,
         clock: Callable[[], float],
+        authenticator: Authenticator | None = None,
     ) -> None:
         self._observer = observer
         self._inflight = inflight
         self._delivery = delivery
         self._clock = clock
+        self._authenticator = authenticator
 
     async def intercept_service(
         self,
@@ -135,6 +140,8 @@ class Guard(aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the 
         ending = _Ending(grpc.StatusCode.OK)
         try:
             async with self._inflight.answering(rpc):
+                if self._authenticator is not None:
+                    rpc.principal = await self._authenticator.authenticate(credentials_of(context))
                 return await answer(rpc)
         except BaseException as error:
             ending = _ending(error, context)
@@ -148,6 +155,7 @@ class Guard(aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the 
                     trace_id=rpc.trace_id,
                     reason=ending.reason,
                     call=rpc.call,
+                    principal="" if rpc.principal is None else rpc.principal.subject,
                 )
             )
 

@@ -14,6 +14,7 @@ from grpc_health.v1 import health_pb2_grpc
 
 from modelrouter.v1.service_pb2_grpc import add_ModelRouterServiceServicer_to_server
 from router_server.core.observer import RpcObserver
+from router_server.core.principal import Authenticator
 from router_server.core.service import CallRouter
 from router_server.rpc.binding import server_credentials
 from router_server.rpc.delivery import Delivery
@@ -40,6 +41,7 @@ class RpcServer:
         health: what both ports read out.
         observer: sees every RPC.
         clock: monotonic seconds.
+        authenticator: knows callers; None: whoever reaches the port may call.
     """
 
     def __init__(
@@ -49,11 +51,13 @@ class RpcServer:
         health: HealthBoard,
         observer: RpcObserver,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        authenticator: Authenticator | None = None,
     ) -> None:
         self._settings = settings
         self._health = health
         self._inflight = InFlight()
-        self._guard = Guard(observer, self._inflight, Delivery(settings.write_timeout), clock)
+        self._guard = Guard(observer, self._inflight, Delivery(settings.write_timeout), clock, authenticator)
         self._service = ModelRouterService(router, max_send_bytes=settings.max_send_bytes)
         self._server = LastingServer(self._build, settings.listen)
         self._health_server: LastingServer | None = None

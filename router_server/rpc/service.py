@@ -72,8 +72,12 @@ class ModelRouterService(ModelRouterServiceServicer):
     ) -> models_pb2.ListModelsResponse:
         """Return the routes that this caller may name."""
         del request, context
-        return write_models(self._router.models())
+        principal, models = current_rpc().principal, self._router.models()
+        if principal is not None:
+            models = tuple(model for model in models if principal.may_call(model.name))
+        return write_models(models)
 
 
 def _invocation(context: Context) -> Invocation:
-    return Invocation(current_rpc().call_id, context.time_remaining())
+    rpc = current_rpc()
+    return Invocation(rpc.call_id, context.time_remaining(), rpc.principal)

@@ -56,6 +56,8 @@ ROWS: Final[Mapping[Reason, Row]] = {
     Reason.DEADLINE_EXCEEDED: Row(grpc.StatusCode.DEADLINE_EXCEEDED),
     Reason.UPSTREAM_AUTH_FAILED: Row(grpc.StatusCode.INTERNAL, Pushback.NEVER),
     Reason.UPSTREAM_MODEL_MISSING: Row(grpc.StatusCode.INTERNAL, Pushback.NEVER),
+    Reason.UNAUTHENTICATED: Row(grpc.StatusCode.UNAUTHENTICATED),
+    Reason.PERMISSION_DENIED: Row(grpc.StatusCode.PERMISSION_DENIED),
     Reason.INTERNAL: Row(grpc.StatusCode.INTERNAL),
 }
 

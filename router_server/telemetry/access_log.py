@@ -32,6 +32,7 @@ FIELDS = (
     "reason",
     "duration_ms",
     "peer",
+    "principal",
     "route",
     "arm",
     "target",
@@ -91,6 +92,7 @@ def access_fields(record: RpcRecord) -> dict[str, Any]:
         "reason": record.reason,
         "duration_ms": _milliseconds(record.duration),
         "peer": record.start.peer,
+        "principal": record.principal,
         **(_of_call(record.call) if record.call else {}),
     }
     # Nothing is said of what is empty; but 0 is a number.

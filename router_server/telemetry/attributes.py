@@ -46,6 +46,8 @@ def of_rpc_record(record: RpcRecord) -> Attributes:
     attributes: Attributes = {semconv.RPC_RESPONSE_STATUS_CODE: record.code}
     if record.reason:
         attributes[semconv.REASON] = record.reason
+    if record.principal:
+        attributes[semconv.PRINCIPAL] = record.principal
     if record.code in semconv.RPC_SERVER_ERRORS:
         attributes[semconv.ERROR_TYPE] = record.code
     return attributes

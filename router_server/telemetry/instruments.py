@@ -15,12 +15,14 @@ from router_server.telemetry.semconv import (
     GEN_AI_PROVIDER_NAME,
     GEN_AI_REQUEST_MODEL,
     GEN_AI_TOKEN_MODALITY,
+    LABEL_CODE,
     LABEL_DIRECTION,
     LABEL_ENDPOINT,
     LABEL_FROM,
     LABEL_OPERATION,
     LABEL_OUTCOME,
     LABEL_PHASE,
+    LABEL_PRINCIPAL,
     LABEL_PROVIDER,
     LABEL_REASON,
     LABEL_ROUTE,
@@ -281,6 +283,20 @@ TARGET_HEALTHY: Final = Metric(
 )
 TARGET_COOLING: Final = Metric(
     "modelrouter.target.cooling", _G, "s", "How long a rate-limited target is still left alone", _PER_TARGET
+)
+CALLER_RPCS: Final = Metric(
+    "modelrouter.caller.rpcs",
+    _C,
+    "{rpc}",
+    "RPCs of callers who are known, by gRPC status",
+    (LABEL_PRINCIPAL, LABEL_CODE),
+)
+CALLER_TOKENS: Final = Metric(
+    "modelrouter.caller.tokens",
+    _C,
+    "{token}",
+    "Tokens that callers used who are known, by direction: input, output",
+    (LABEL_PRINCIPAL, LABEL_DIRECTION),
 )
 STATE_DEGRADED: Final = Metric(
     "modelrouter.state.degraded",

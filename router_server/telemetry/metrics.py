@@ -28,6 +28,7 @@ from router_server.core.observer import (
 from router_server.core.status import TargetSnapshot
 from router_server.core.types import Operation, Usage
 from router_server.telemetry import instruments, semconv
+from router_server.telemetry.callers import Callers
 from router_server.telemetry.distributions import Distribution, Distributions
 from router_server.telemetry.engines import observe_processes
 from router_server.telemetry.tally import Label, Tally
@@ -57,7 +58,7 @@ class Metrics:
         create = distributions.create
         self._call_duration = create(instruments.CALL_DURATION)
         self._call_first_token = create(instruments.CALL_TIME_TO_FIRST_TOKEN)
-        self._rpcs = _Rpc(create(instruments.RPC_DURATION))
+        self._rpcs = _Rpc(create(instruments.RPC_DURATION), Callers(meter))
         self._calls = _Call(self)
         self._failovers = Tally(meter, instruments.FAILOVERS)
         self._opens = Tally(meter, instruments.BREAKER_OPENS)
@@ -198,16 +199,19 @@ class _AttemptInstruments:
 class _Rpc:
     """All RPCs: nothing is kept of one."""
 
-    __slots__ = ("_duration", "trace_id")
+    __slots__ = ("_callers", "_duration", "trace_id")
 
-    def __init__(self, duration: Distribution) -> None:
+    def __init__(self, duration: Distribution, callers: Callers) -> None:
         self._duration = duration
+        self._callers = callers
         self.trace_id = ""
 
     def ended(self, record: RpcRecord) -> None:
         error = record.code if record.code in semconv.RPC_SERVER_ERRORS else None
         labels = (semconv.GRPC, record.start.method, record.code, error)
         self._duration.add(record.duration, labels, _sampled_span())
+        if record.principal:
+            self._callers.add(record)
 
 
 class _Call:

@@ -100,6 +100,7 @@ ATTEMPT_ERROR_REASON: Final = "modelrouter.attempt.error_reason"
 ATTEMPT_HTTP_STATUS: Final = "http.response.status_code"
 TIME_TO_FIRST_TOKEN: Final = "modelrouter.time_to_first_token"  # noqa: S105 - a duration, not a password
 REQUEST_ID: Final = "modelrouter.request.id"
+PRINCIPAL: Final = "modelrouter.principal"
 
 # Metric labels that Prometheus users type, hence short
 LABEL_ROUTE: Final = "route"
@@ -115,6 +116,8 @@ LABEL_REASON: Final = "reason"
 LABEL_WON: Final = "won"
 LABEL_DIRECTION: Final = "direction"
 LABEL_STATE: Final = "state"
+LABEL_PRINCIPAL: Final = "principal"
+LABEL_CODE: Final = "code"
 
 INPUT: Final = "input"
 OUTPUT: Final = "output"

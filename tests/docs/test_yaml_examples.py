@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from router_server.rpc.health import HealthBoard
 from tests.docs.pages import DOCS, ROOT, Block, blocks, written
 
 ENV = {"OPENAI_API_KEY": "key", "GEMINI_API_KEY": "key"}
+_FILE = re.compile(r"(?<=: )[\w/]+\.(?:yaml|pem|key)\b")
+"""A relative path in an example."""
 DRAINING = DOCS / "draining.md"
 
 
@@ -36,6 +39,9 @@ def configurations() -> list[Block]:
 @pytest.mark.parametrize("block", configurations(), ids=str)
 def test_a_configuration_loads(block: Block, tmp_path: Path) -> None:
     given = yaml.safe_load(block.text)
+    for name in _FILE.findall(block.text):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
     config = read(completed(block.text), ENV, origin=str(block), folder=tmp_path)
     assert set(given) <= set(Config.model_fields)
     assert config.routes

@@ -30,9 +30,10 @@ class Authority:
         self._subject = _named(name)
         self.cert = self._write(self._certificate(self._subject, self._key, ca=True), name)
 
-    def issue(self, name: str) -> Pair:
+    def issue(self, name: str, *names: x509.GeneralName) -> Pair:
+        """Sign a certificate for 127.0.0.1, and for further names."""
         key = ec.generate_private_key(ec.SECP256R1())
-        cert = self._write(self._certificate(_named(name), key, ca=False), name)
+        cert = self._write(self._certificate(_named(name), key, *names, ca=False), name)
         path = self._folder / f"{self._name}-{name}.key"
         pem = key.private_bytes(
             serialization.Encoding.PEM,
@@ -43,10 +44,10 @@ class Authority:
         return Pair(cert, path)
 
     def _certificate(
-        self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, *, ca: bool
+        self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, *names: x509.GeneralName, ca: bool
     ) -> x509.Certificate:
         now = dt.datetime.now(dt.UTC)
-        names = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+        here = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
         return (
             x509.CertificateBuilder()
             .subject_name(subject)
@@ -56,7 +57,7 @@ class Authority:
             .not_valid_before(now - dt.timedelta(minutes=1))
             .not_valid_after(now + dt.timedelta(hours=1))
             .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
-            .add_extension(names, critical=False)
+            .add_extension(x509.SubjectAlternativeName([here, *names]), critical=False)
             .sign(self._key, hashes.SHA256())
         )
 
@@ -67,4 +68,4 @@ class Authority:
 
 
 def _named(name: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)] if name else [])

@@ -107,6 +107,12 @@ TABLE = [
     told(ERROR(Reason.DEADLINE_EXCEEDED, "late", phase=Phase.QUEUE), Code.DEADLINE_EXCEEDED, phase="queue"),
     told(ERROR(Reason.UPSTREAM_AUTH_FAILED, "our key"), Code.INTERNAL, pushback="-1"),
     told(ERROR(Reason.UPSTREAM_MODEL_MISSING, "gone", retry_after=1.0), Code.INTERNAL, pushback="-1"),
+    told(
+        ERROR(Reason.UNAUTHENTICATED, "who", metadata={"problem": "missing"}),
+        Code.UNAUTHENTICATED,
+        problem="missing",
+    ),
+    told(ERROR(Reason.PERMISSION_DENIED, "no"), Code.PERMISSION_DENIED),
     told(ERROR(Reason.INTERNAL, "a bug"), Code.INTERNAL, "RequestInfo"),
 ]
 

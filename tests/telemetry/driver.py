@@ -111,6 +111,9 @@ def call_record(*attempts: AttemptRecord, start: CallStart | None = None, **chan
     return CallRecord(start, **{**fields, **changes})
 
 
+PRINCIPAL = "key/search"
+
+
 def drive(
     telemetry: Telemetry,
     *attempts: AttemptRecord,
@@ -134,5 +137,5 @@ def drive(
         observed.ended(attempt)
     seen.ended(record)
     reason = record.error.value if record.error else ""
-    rpc.ended(RpcRecord(rpc_start, code, 2.6, rpc.trace_id, reason, record))
+    rpc.ended(RpcRecord(rpc_start, code, 2.6, rpc.trace_id, reason, record, PRINCIPAL))
     return headers

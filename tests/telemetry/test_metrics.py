@@ -15,14 +15,15 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from router_server.core.engine import EngineState, EngineStatus
 from router_server.core.errors import Outcome, Reason
-from router_server.core.observer import CallStart
-from router_server.core.observers import fan_out
+from router_server.core.observer import CallStart, RpcRecord, RpcStart
+from router_server.core.observers import fan_out, fan_out_rpc
 from router_server.core.provider import EngineLoad
 from router_server.core.shadow import ShadowCount
 from router_server.core.shared import SharedSnapshot
 from router_server.core.status import TargetSnapshot
 from router_server.core.types import EngineTimes, Operation
 from router_server.telemetry import Telemetry, TelemetrySettings, build, instruments
+from router_server.telemetry.callers import MOST
 from router_server.telemetry.distributions import Delta, Distributions
 from tests.telemetry.collector import Collector, attributes
 from tests.telemetry.driver import (
@@ -412,3 +413,24 @@ async def test_two_in_one_process_do_not_mix() -> None:
     await one.shutdown()
 
     assert counts == [2, 1]
+
+
+async def test_callers_who_are_known_are_counted_apart_up_to_a_number() -> None:
+    telemetry = build(QUIET, tuple)
+    observer = fan_out_rpc(telemetry.rpc_observers)
+    start = RpcStart(METHOD, "req-1", "peer")
+    for number in range(MOST + 50):
+        call = call_record(answered(FIRST))
+        record = RpcRecord(start, "OK", 1.0, call=call, principal=f"jwt/tenant-{number}")
+        observer.rpc(start).ended(record)
+    observer.rpc(start).ended(RpcRecord(start, "OK", 1.0, principal="jwt/tenant-0"))
+    seen = scrape(telemetry)
+    body, _type = telemetry.render()
+    await telemetry.shutdown()
+    assert body.count(b"modelrouter_caller_rpcs_total{") == MOST + 1
+    assert seen.value("modelrouter_caller_rpcs_total", principal="jwt/tenant-0", code="OK") == 2
+    assert seen.value("modelrouter_caller_rpcs_total", principal="other", code="OK") == 50
+    tokens = answered(FIRST).usage
+    assert tokens is not None
+    used = seen.value("modelrouter_caller_tokens_total", principal="other", direction="input")
+    assert used == 50 * tokens.input_tokens

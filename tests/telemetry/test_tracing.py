@@ -158,6 +158,7 @@ async def test_attributes_follow_the_conventions(otlp: Collector) -> None:
         "rpc.method": METHOD,
         "rpc.response.status_code": "OK",
         "modelrouter.request.id": "req-1",
+        "modelrouter.principal": "key/search",
         "network.transport": "tcp",
         "client.address": "127.0.0.1",
         "client.port": 40000,

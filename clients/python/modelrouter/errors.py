@@ -235,6 +235,8 @@ BY_REASON: Final[Mapping[str, type[ModelRouterError]]] = {
     "DEADLINE_EXCEEDED": DeadlineExceeded,
     "UPSTREAM_AUTH_FAILED": UpstreamMisconfigured,
     "UPSTREAM_MODEL_MISSING": UpstreamMisconfigured,
+    "UNAUTHENTICATED": Unauthenticated,
+    "PERMISSION_DENIED": PermissionDenied,
     "INTERNAL": Internal,
 }
 

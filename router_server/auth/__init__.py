@@ -1,0 +1,1 @@
+"""Who calls: API keys, tokens of identity providers, client certificates."""

@@ -1,0 +1,5 @@
+from __future__ import annotations
+
+from tests.state.conftest import folder, server
+
+__all__ = ["folder", "server"]
