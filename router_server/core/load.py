@@ -73,7 +73,7 @@ class Load:
         self._wanted.clear()
         jitter = random.uniform(0.9, 1.1)  # noqa: S311 - workers and replicas do not ask in step
         await asyncio.sleep(pace.busy * jitter)
-        if busy or self._wanted.is_set():
+        if busy:
             return
         try:
             async with asyncio.timeout(max(0.0, pace.idle - pace.busy) * jitter):

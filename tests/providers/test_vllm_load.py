@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from router_server.core.provider import EngineLoad
@@ -25,6 +27,15 @@ CROWDING = Crowding(waiting=4, cache=0.9)
 )
 def test_the_load_of_a_server(engines: list[tuple[float, float, float]], load: EngineLoad) -> None:
     assert read_load(exposition(*engines), CROWDING) == load
+
+
+def test_the_page_of_a_real_server_that_is_idle() -> None:
+    """Taken from vLLM 0.32.0 on a CPU, without the buckets of its histograms."""
+    page = Path(__file__).with_name("vllm-0.32.0-metrics.txt").read_bytes()
+    assert read_load(page, CROWDING) == EngineLoad(0, 0, 0)
+    series = b'num_requests_running{engine="0",model_name="small"} '
+    busy = page.replace(series + b"0.0", series + b"2.0")
+    assert read_load(busy, CROWDING) == EngineLoad(2, 0, 0)
 
 
 @pytest.mark.parametrize(
