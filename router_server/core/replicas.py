@@ -11,14 +11,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from router_server.core.plan import Candidate
+from router_server.core.plan import Candidate, Demand
 from router_server.core.target import Target, TargetSettings
 
-EndpointOrder = Callable[[Sequence[Target]], Sequence[Target]]
-"""Orders the endpoints of a target, the best first; the plan leaves out who is unwell."""
+EndpointOrder = Callable[[Sequence[Target], Demand], Sequence[Target]]
+"""Orders the endpoints of a target for a call, the best first; the plan leaves out who is unwell."""
 
 
-def least_loaded(endpoints: Sequence[Target]) -> Sequence[Target]:
+def least_loaded(endpoints: Sequence[Target], _demand: Demand) -> Sequence[Target]:
     """Order by load: whoever is full or silent last, then by requests, then by cache in use.
 
     Whose own limit is reached comes after whose engine is crowded: there the call would wait for certain.
@@ -94,11 +94,12 @@ class ReplicatedTarget:
         serving = [endpoint.load for endpoint in self.endpoints if endpoint.takes_calls]
         return min(serving or [endpoint.load for endpoint in self.endpoints])
 
-    def candidate(self, dimensions: int | None) -> Candidate:
+    def candidate(self, demand: Demand) -> Candidate:
         """Return the target as a plan sees it now: as well as the best of its endpoints."""
         for endpoint in self.endpoints:
             endpoint.upstream.load.consulted()
-        candidates = tuple(endpoint.candidate(dimensions) for endpoint in self._order(self._rotated()))
+        order = self._order(self._rotated(), demand)
+        candidates = tuple(endpoint.candidate(demand) for endpoint in order)
         best = min(candidates, key=_distance)
         return replace(best, target=self.configured, group="", endpoints=candidates)
 

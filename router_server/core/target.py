@@ -23,9 +23,9 @@ from router_server.core.latency import Latencies
 from router_server.core.limiter import Gate, Limiter
 from router_server.core.load import Load
 from router_server.core.pace import Pace
-from router_server.core.plan import Candidate, Strategy, ordered
+from router_server.core.plan import Candidate, Demand, Strategy, ordered
 from router_server.core.provider import Capability, Provider
-from router_server.core.types import Json, Operation, StreamRecovery, Usage
+from router_server.core.types import EmbedRequest, Json, Operation, StreamRecovery, Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,9 +209,11 @@ class Target:
             return Outcome.CIRCUIT_OPEN
         return None
 
-    def candidate(self, dimensions: int | None) -> Candidate:
-        """Return the target as a plan sees it now; ``dimensions`` are those an embed call asks for."""
+    def candidate(self, demand: Demand) -> Candidate:
+        """Return the target as a plan sees it now, for this call."""
         settings = self.settings
+        request = demand.request
+        dimensions = request.dimensions if isinstance(request, EmbedRequest) else None
         return Candidate(
             target=self.name,
             group=settings.name if self.upstream.endpoint else "",
@@ -268,8 +270,8 @@ class Destination(Protocol):
     def load(self) -> int:
         """How many calls it serves, and how many wait for it."""
 
-    def candidate(self, dimensions: int | None) -> Candidate:
-        """Return it as a plan sees it now; ``dimensions`` are those an embed call asks for."""
+    def candidate(self, demand: Demand) -> Candidate:
+        """Return it as a plan sees it now, for this call."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Final, Self
+from typing import Final, Self
 
 from pydantic import (
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     ValidationInfo,
@@ -15,15 +14,12 @@ from pydantic import (
     model_validator,
 )
 
-from router_server.core.duration import parse_duration
 from router_server.providers._endpoint import parse_endpoint
-from router_server.providers._settings import ApiKey, Url
+from router_server.providers._settings import ApiKey, Seconds, Url
 from router_server.providers._vllm_serve import ServeSettings
 
 API: Final = "/v1"
 _ORDINARY_PORTS: Final = frozenset({80, 443})
-
-_Pause = Annotated[float, BeforeValidator(parse_duration), Field(gt=0)]
 
 
 class Settings(BaseModel):
@@ -47,8 +43,8 @@ class Settings(BaseModel):
     base_urls: tuple[Url, ...] = ()
     api_key: ApiKey | None = None
     serve: ServeSettings | None = None
-    load_interval: _Pause | None = 1.0
-    load_idle_interval: _Pause = 15.0
+    load_interval: Seconds | None = 1.0
+    load_idle_interval: Seconds = 15.0
     crowded_waiting: int = Field(default=4, ge=0)
     crowded_cache: float = Field(default=0.95, gt=0, le=1)
 
