@@ -27,7 +27,7 @@ from opentelemetry.sdk.metrics.export import (
 from opentelemetry.sdk.metrics.export import Metric as Reading
 from opentelemetry.trace import SpanContext
 
-from router_server.telemetry.instruments import Metric
+from router_server.telemetry.metric import Metric
 from router_server.telemetry.tally import Label
 
 _PLACE: Final = "modelrouter.distributions"

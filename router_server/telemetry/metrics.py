@@ -31,6 +31,7 @@ from router_server.telemetry import instruments, semconv
 from router_server.telemetry.callers import Callers
 from router_server.telemetry.distributions import Distribution, Distributions
 from router_server.telemetry.engines import observe_processes
+from router_server.telemetry.metric import Metric
 from router_server.telemetry.tally import Label, Tally
 
 Snapshot = Callable[[], Iterable[TargetSnapshot]]
@@ -112,7 +113,7 @@ class Metrics:
 class _AttemptInstruments:
     """What is counted of every attempt."""
 
-    def __init__(self, meter: Meter, create: Callable[[instruments.Metric], Distribution]) -> None:
+    def __init__(self, meter: Meter, create: Callable[[Metric], Distribution]) -> None:
         self._attempts = Tally(meter, instruments.ATTEMPTS_MADE)
         self._hedges = Tally(meter, instruments.HEDGES)
         self._rate_limited = Tally(meter, instruments.RATE_LIMITED)
@@ -269,7 +270,7 @@ def _error(outcome: Outcome) -> str | None:
 
 
 def _observe_targets(meter: Meter, snapshot: Snapshot) -> None:
-    readings: dict[instruments.Metric, Callable[[TargetSnapshot], float | None]] = {
+    readings: dict[Metric, Callable[[TargetSnapshot], float | None]] = {
         instruments.INFLIGHT: lambda one: one.inflight,
         instruments.QUEUE_DEPTH: lambda one: one.queued,
         instruments.BREAKER_STATE: lambda one: semconv.BREAKER_STATES[one.breaker],
@@ -283,7 +284,7 @@ def _observe_targets(meter: Meter, snapshot: Snapshot) -> None:
 
 
 def _observe_engines(meter: Meter, snapshot: Snapshot) -> None:
-    readings: dict[instruments.Metric, Callable[[TargetSnapshot], float | None]] = {
+    readings: dict[Metric, Callable[[TargetSnapshot], float | None]] = {
         instruments.CONCURRENCY_LIMIT: lambda one: one.concurrency_limit or None,
         instruments.ENGINE_UP: lambda one: None if one.engine_up is None else int(one.engine_up),
         instruments.ENGINE_RUNNING: lambda one: one.engine.running if one.engine else None,

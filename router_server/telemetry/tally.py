@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
 
-from router_server.telemetry.instruments import Metric
+from router_server.telemetry.metric import Metric
 
 Label = str | int | None
 

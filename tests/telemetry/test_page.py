@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 from router_server.telemetry.access_log import FIELDS
-from router_server.telemetry.instruments import METRICS, UPSTREAM_LABELS, Metric
+from router_server.telemetry.instruments import METRICS, UPSTREAM_LABELS
+from router_server.telemetry.metric import Metric
 from tests.docs.pages import DOCS, table
 
 PAGE = DOCS / "telemetry.md"
