@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from router_server.alerting import alerts_sent
 from router_server.assembly import Assembly, assemble, prepare
 from router_server.auth.opening import Authentication
 from router_server.config.route_words import route_words
@@ -170,6 +171,7 @@ async def running(
         await stack.enter_async_context(_background(state.run(), "shared state"))
         await stack.enter_async_context(_background(assembly.checks.run(), "active checks"))
         await stack.enter_async_context(_background(assembly.loads.run(), "engine loads"))
+        await stack.enter_async_context(alerts_sent(config.alerts, assembly.destinations, state.shared))
         await stack.enter_async_context(_background(_show_health(assembly, state, health, changed), "health"))
         yield Running(assembly, rpc, health, state, http_port)
 

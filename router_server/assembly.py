@@ -16,7 +16,7 @@ from router_server.config.tree import Config, HealthCheckConfig, TargetConfig
 from router_server.core.adaptive import Adaptive
 from router_server.core.admission import Admission
 from router_server.core.breaker import BreakerSettings, BreakerState
-from router_server.core.checks import Checks
+from router_server.core.checks import Checks, unreported
 from router_server.core.deadline import Timeouts
 from router_server.core.engine_view import EngineView
 from router_server.core.limiter import Limiter, Limits
@@ -25,6 +25,7 @@ from router_server.core.observer import Observer
 from router_server.core.observers import fan_out
 from router_server.core.provider import ReportsLoad, Surroundings
 from router_server.core.replicas import ReplicatedTarget
+from router_server.core.reports import SharedReports
 from router_server.core.router import Router, RouterSettings, no_direct
 from router_server.core.service import CallRouter
 from router_server.core.shadow import ShadowCount, Shadows
@@ -37,6 +38,7 @@ from router_server.pricing import cost_function
 from router_server.providers import load_kind
 from router_server.routing import Routing
 from router_server.shadowing import most_copies, shadowing
+from router_server.state.store import key
 
 Clock = Callable[[], float]
 
@@ -147,7 +149,10 @@ def assemble(
         known = (*targets.values(), *direct.values())
         return [one for target in known for one in target.endpoints if one.upstream is upstream]
 
-    checks = Checks(list(upstreams.values()), targets_of, changed)
+    reports = None if shared is None else SharedReports(shared, partial(key, "health"))
+    checks = Checks(
+        list(upstreams.values()), targets_of, changed, reports.reported if reports else unreported
+    )
     for upstream in upstreams.values():
         if upstream.engine is not None:
             upstream.engine.changed = partial(checks.engine_changed, upstream)

@@ -55,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_serve(commands)
     _add_check_config(commands)
     _add_status(commands)
+    _add_check_health(commands)
     _add_shares(commands)
     add_keys(_add_command(commands, "keys", "make, list, replace and revoke the API keys of callers"))
     _add_command(commands, "version", "print the version")
@@ -91,6 +92,14 @@ def _add_status(commands: Any) -> None:
     command.add_argument("--ca", type=Path, metavar="FILE", help="who signed its certificate; asks with TLS")
     command.add_argument(
         "--timeout", type=_seconds, default=5.0, metavar="SECONDS", help="of each question (default: 5)"
+    )
+    command.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def _add_check_health(commands: Any) -> None:
+    command = _add_command(commands, "check-health", "ask every provider once whether it is well")
+    command.add_argument(
+        "--config", type=Path, metavar="FILE", help="whom to ask (default: what the environment allows)"
     )
     command.add_argument("--json", action="store_true", help="print one JSON object")
 

@@ -52,7 +52,9 @@ async def _serve(config: Config, announce: Announce, told_to_stop: asyncio.Event
         sockets = [folder / f"worker-{number}.sock" for number in range(count)]
         engines = await stack.enter_async_context(engines_running(config, announce))
         share = _share(config, address)
-        tasks = [Task(share, socket, engines) for socket in sockets]
+        # Without shared state nobody could tell that another worker has said the same already.
+        silent = share if share.redis else share.model_copy(update={"alerts": None})
+        tasks = [Task(share if socket == sockets[0] else silent, socket, engines) for socket in sockets]
         workers = await stack.enter_async_context(started(tasks))
         http_port = await _start_http(config, sockets, workers, stack)
         announce(served(config, int(address.rpartition(":")[2]), http_port))

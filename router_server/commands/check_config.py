@@ -26,6 +26,8 @@ def run(arguments: argparse.Namespace) -> Exit:
         say(f"Replicas share their state in {config.redis}.")
     for line in _callers(config):
         say(line)
+    if config.alerts is not None:
+        say(f"A webhook is told when a target has been down, or back, for {config.alerts.after:g}s.")
     warn(warnings_of(config))
     return Exit.OK
 

@@ -23,6 +23,6 @@ MEANINGS: Final[Mapping[Exit, str]] = {
     Exit.CONFIGURATION: "the configuration has mistakes, each of which is named",
     Exit.USAGE: "wrong usage",
     Exit.FAILED: "the server cannot start, or does not answer",
-    Exit.NOT_READY: "status: the server answers, but takes no calls",
+    Exit.NOT_READY: "status: the server answers, but takes no calls; check-health: what is required is down",
     Exit.CTRL_C: "interrupted by Ctrl-C",
 }

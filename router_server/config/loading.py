@@ -143,6 +143,8 @@ def _without(data: dict[str, Any], locations: list[KeyPath]) -> dict[str, Any]:
         inside = kept.get(str(section))
         if not path or not isinstance(inside, dict):
             kept.pop(str(section), None)
+        elif section not in _ENTRIES and _is_optional(str(section)):
+            kept.pop(str(section))
         elif section not in _ENTRIES:
             inside.pop(path[0], None)
         elif _can_do_without(_ENTRIES[str(section)], path[1:]):
@@ -150,6 +152,11 @@ def _without(data: dict[str, Any], locations: list[KeyPath]) -> dict[str, Any]:
         else:
             inside.pop(path[0], None)
     return kept
+
+
+def _is_optional(section: str) -> bool:
+    field = Config.model_fields.get(section)
+    return field is not None and field.default is None
 
 
 def _can_do_without(entry: type[BaseModel], path: list[str | int]) -> bool:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
+from router_server.config.alerts import AlertsConfig
 from router_server.config.callers import AuthConfig
 from router_server.config.routes import RouteConfig
 from router_server.config.section import PARTIAL, Section
@@ -268,6 +269,9 @@ class Config(Section):
     providers: dict[Name, ProviderConfig] = Field(default_factory=dict, description="upstream APIs by name")
     targets: dict[RouteName, TargetConfig] = Field(default_factory=dict, description="models by name")
     routes: dict[RouteName, RouteConfig] = Field(default_factory=dict, description="what callers name")
+    alerts: AlertsConfig | None = Field(
+        default=None, description="tell people of outages; null: nobody is told"
+    )
     telemetry: TelemetryConfig = Field(default_factory=TelemetryConfig, description="traces, metrics, logs")
 
     def capabilities(self, target: str) -> frozenset[Capability]:

@@ -9,16 +9,22 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from collections.abc import Callable, Collection, Sequence
 
 from router_server.core.breaker import BreakerState
-from router_server.core.errors import BreakerEffect
+from router_server.core.errors import BreakerEffect, UpstreamError
+from router_server.core.status import CheckReport
 from router_server.core.target import HealthCheck, Target, Upstream
 
 _log = logging.getLogger(__name__)
 
 _SOONER = 6
 """An unwell provider is asked six times as often, so that it is back in use soon after it has recovered."""
+
+
+def unreported(upstream: Upstream, report: CheckReport) -> None:
+    """Tell nobody."""
 
 
 class Checks:
@@ -28,6 +34,7 @@ class Checks:
         upstreams: the providers.
         targets_of: gives the targets of a provider, at any time.
         changed: called after every check and every verdict, for those who show health.
+        reported: told what came of every check.
     """
 
     def __init__(
@@ -35,10 +42,12 @@ class Checks:
         upstreams: Sequence[Upstream],
         targets_of: Callable[[Upstream], Sequence[Target]],
         changed: Callable[[], None],
+        reported: Callable[[Upstream, CheckReport], None] = unreported,
     ) -> None:
         self._upstreams = upstreams
         self._targets_of = targets_of
         self._changed = changed
+        self._reported = reported
         self._suspects: dict[Target, BreakerEffect] = {}
         self._asked: dict[Upstream, asyncio.Event] = {upstream: asyncio.Event() for upstream in upstreams}
 
@@ -69,16 +78,15 @@ class Checks:
     async def check(self, upstream: Upstream, settings: HealthCheck) -> bool | None:
         """Ask one provider once, and apply what it says."""
         suspects = [t for t in self._targets_of(upstream) if t in self._suspects]
-        well: bool | None = False
-        try:
-            async with asyncio.timeout(settings.timeout):
-                well = await _answer(upstream)
-        except TimeoutError:
-            well = False
-        except Exception:  # noqa: BLE001 - a kind is someone else's code; the checks of the others go on
-            _log.exception("The active check of provider %s is broken.", upstream.name)
+        began = time.monotonic()
+        well, error = await _verdict(upstream, settings)
+        report = CheckReport(well, time.time(), time.monotonic() - began, error)
         upstream.checked = True
+        upstream.last_check = report
+        if well is False:
+            upstream.last_failed_check = report
         self._apply(upstream, well, suspects)
+        self._reported(upstream, report)
         return well
 
     async def _watch(self, upstream: Upstream, settings: HealthCheck) -> None:
@@ -113,6 +121,21 @@ class Checks:
             elif well is False and suspicion is BreakerEffect.CHECK:
                 target.breaker.check_failed()
         self._changed()
+
+
+async def _verdict(upstream: Upstream, settings: HealthCheck) -> tuple[bool | None, str]:
+    """Return whether it is well, and why it is not."""
+    try:
+        async with asyncio.timeout(settings.timeout):
+            well = await _answer(upstream)
+    except TimeoutError:
+        return False, "timeout"
+    except UpstreamError as error:
+        return False, error.reason
+    except Exception:  # noqa: BLE001 - a kind is someone else's code; the checks of the others go on
+        _log.exception("The active check of provider %s is broken.", upstream.name)
+        return False, "broken_check"
+    return well, "" if well is not False else "unwell"
 
 
 async def _answer(upstream: Upstream) -> bool | None:

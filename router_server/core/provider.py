@@ -129,8 +129,11 @@ class Provider(Protocol):
         """Ask the upstream whether it is well, spending no tokens; the caller bounds the time.
 
         Returns:
-            True: well. False: unwell, whatever the reason. None: the upstream has no such question
-            (404, 405), so nothing is known. Never raises but for cancellation.
+            True: well. False: unwell. None: the upstream has no such question (404, 405), so nothing is
+            known.
+
+        Raises:
+            UpstreamError: unwell, and its reason says why.
         """
 
     async def close(self) -> None:

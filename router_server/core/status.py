@@ -12,6 +12,23 @@ from router_server.core.provider import EngineLoad
 
 
 @dataclass(frozen=True, slots=True)
+class CheckReport:
+    """What came of one active check.
+
+    Attributes:
+        well: True, False, or None where nothing is known.
+        at: when, seconds since the epoch.
+        took: how long it took, seconds.
+        error: why it is unwell, a short word of our own; empty where it is not.
+    """
+
+    well: bool | None
+    at: float
+    took: float
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class TargetSnapshot:
     """One target, or one endpoint of it, at one moment.
 

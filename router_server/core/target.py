@@ -25,6 +25,7 @@ from router_server.core.load import Load
 from router_server.core.pace import Pace
 from router_server.core.plan import Candidate, Demand, Strategy, ordered
 from router_server.core.provider import Capability, Provider
+from router_server.core.status import CheckReport
 from router_server.core.types import EmbedRequest, Json, Operation, StreamRecovery, Usage
 
 
@@ -58,6 +59,8 @@ class Upstream:
     check: HealthCheck | None = field(default_factory=HealthCheck)
     healthy: bool | None = None
     checked: bool = False
+    last_check: CheckReport | None = None
+    last_failed_check: CheckReport | None = None
     load: Load = field(default_factory=Load, repr=False)
 
     @property

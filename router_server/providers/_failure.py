@@ -164,3 +164,19 @@ def _seconds_until(text: str, clock: Callable[[], float]) -> float | None:
         return parsedate_to_datetime(text).timestamp() - clock()
     except (ValueError, OverflowError, OSError):
         return None
+
+
+def well_if_ok(status: int) -> bool:
+    """Return True where ``status``, the answer to an active check, is a success.
+
+    Raises:
+        UpstreamError: it is not; the reason says which it is.
+    """
+    if 200 <= status < 300:  # noqa: PLR2004 - the 2xx of HTTP
+        return True
+    raise refused_check(status)
+
+
+def refused_check(status: int) -> UpstreamError:
+    """Return the error of an active check that was answered with ``status``."""
+    return UpstreamError(Outcome.UNAVAILABLE, f"http_{status}", status=status)

@@ -13,6 +13,9 @@ from typing import Final
 import httpx2
 import openai
 
+from router_server.core.errors import Outcome, UpstreamError
+from router_server.providers._failure import refused_check
+
 _UNKNOWN: Final = frozenset({404, 405, 429})
 """Statuses that say nothing of the server's health: it does not know the question, or answers later."""
 
@@ -45,13 +48,21 @@ class ModelList:
         self._omit = {} if api_key else {"Authorization": openai.Omit()}
 
     async def ask(self) -> bool | None:
-        """Return whether the server answers; None where it has no such question, or is only busy."""
+        """Return True where the server answers; None where it has no such question, or is only busy.
+
+        Raises:
+            UpstreamError: it does not answer as it should.
+        """
         try:
             await self._client.models.list(extra_headers=self._omit)
         except openai.APIStatusError as error:
-            return None if error.status_code in _UNKNOWN else False
+            if error.status_code in _UNKNOWN:
+                return None
+            raise refused_check(error.status_code) from None
+        except openai.APIConnectionError:
+            raise UpstreamError(Outcome.UNAVAILABLE, "unreachable") from None
         except (openai.OpenAIError, ValueError):
-            return False
+            raise UpstreamError(Outcome.MALFORMED, "not_a_model_list") from None
         return True
 
     async def close(self) -> None:

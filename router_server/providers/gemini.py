@@ -13,11 +13,11 @@ from typing import Final
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
-from router_server.core.errors import UpstreamError
 from router_server.core.provider import Capability, ProviderKind, Surroundings, UpstreamChat, UpstreamEmbed
 from router_server.core.types import Answer, Embeddings, StreamItem
 from router_server.providers._by_name import one_or_the_other
 from router_server.providers._endpoint import parse_endpoint
+from router_server.providers._failure import well_if_ok
 from router_server.providers._gemini_answer import read_answer
 from router_server.providers._gemini_contents import KIND_NAME
 from router_server.providers._gemini_embed import MAX_BATCH, embed_body, read_embeddings
@@ -129,13 +129,8 @@ class GeminiProvider:
 
     async def check(self) -> bool | None:
         """Ask for the first of the models: it costs nothing, and a bad key is refused."""
-        try:
-            status = await self._http.status("/models?pageSize=1")
-        except UpstreamError:
-            return False
-        if status in _NO_SUCH_QUESTION:
-            return None
-        return 200 <= status < 300  # noqa: PLR2004 - the 2xx of HTTP
+        status = await self._http.status("/models?pageSize=1")
+        return None if status in _NO_SUCH_QUESTION else well_if_ok(status)
 
     async def close(self) -> None:
         """Close every connection."""

@@ -28,7 +28,7 @@ from router_server.core.provider import (
 from router_server.core.types import Answer, Embeddings, Grammar, Regex, StreamItem
 from router_server.providers._by_name import embedding_if_called_so
 from router_server.providers._endpoint import parse_endpoint
-from router_server.providers._failure import Verdict
+from router_server.providers._failure import Verdict, well_if_ok
 from router_server.providers._http import HttpClient
 from router_server.providers._openai_wire import OpenAIWire
 from router_server.providers._openai_wire_errors import read_error
@@ -109,11 +109,8 @@ class VllmProvider:
 
     async def check(self) -> bool | None:
         """Ask ``/health``, which stands beside /v1 and fails when the engine is dead."""
-        try:
-            status = await self._http.status("/health", beside=API)
-        except UpstreamError:
-            return False
-        return None if status in _HEALTH_UNKNOWN else status < 300  # noqa: PLR2004 - the 2xx of HTTP
+        status = await self._http.status("/health", beside=API)
+        return None if status in _HEALTH_UNKNOWN else well_if_ok(status)
 
     async def load(self) -> EngineLoad | None:
         """Read ``/metrics``, which stands beside /v1.

@@ -62,7 +62,7 @@ def test_ten_mistakes_are_named_at_once_each_with_key_and_line(tmp_path: Path) -
         (
             "queue: null",
             "queue",
-            "unknown key; known here: auth, providers, redis, routes, server, targets, telemetry",
+            "unknown key; known here: alerts, auth, providers, redis, routes, server, targets, telemetry",
         ),
         ("server: {lisen: 1}", "server.lisen", "did you mean listen?"),
         ("server: {admin: 1}", "server.admin", "did you mean admin_listen?"),
@@ -161,6 +161,13 @@ def test_each_kind_of_mistake_says_what_to_do(added: str, key: str, words: str) 
             "targets.t.provider_options",
             "must not set n, stream: the router sets that itself",
         ),
+        (
+            "routes:",
+            "alerts: {webhook: hooks.slack.com}\nroutes:",
+            "alerts.webhook",
+            "is not the URL of a webhook",
+        ),
+        ("routes:", "alerts: {}\nroutes:", "alerts.webhook", "is required; add it"),
         ("targets: [t]", "targets: [t], aliases: [a b]", "routes.r.aliases[0]", "is not a route's name"),
         ("targets: [t]", "targets: [t], fallback: t", "routes.r.fallback", "must be a list; write [a, b]"),
         ("targets: [t]", "targets: [t], cache: null", "routes.r.cache", "unknown key"),

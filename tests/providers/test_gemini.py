@@ -24,6 +24,7 @@ from router_server.core.types import (
 )
 from router_server.providers.gemini import KIND, GeminiProvider
 from tests.providers.asks import ask, finish_in, items_of, read_into, text_in, usage_in
+from tests.providers.checks import verdict_of
 from tests.providers.gemini_upstream import KEY, MODEL, STREAM, UNARY, WHOLE, failure_of, make, said
 from tests.upstream import (
     LAST_CHUNK,
@@ -189,7 +190,7 @@ async def test_a_check_spends_no_tokens(
 ) -> None:
     upstream.then(json_reply({"models": []}, status))
 
-    assert await gemini.check() is well
+    assert await verdict_of(gemini) is well
     assert (upstream.requests[0].method, upstream.requests[0].target) == ("GET", "/v1/models?pageSize=1")
     assert upstream.requests[0].headers["x-goog-api-key"] == KEY
 
@@ -197,7 +198,7 @@ async def test_a_check_spends_no_tokens(
 async def test_an_upstream_that_is_not_there_is_unwell(upstream: Upstream, gemini: Provider) -> None:
     await upstream.stop()
 
-    assert await gemini.check() is False
+    assert await verdict_of(gemini) is False
 
 
 async def test_callers_who_name_ever_new_models_do_not_fill_the_memory(

@@ -14,6 +14,7 @@ from router_server.core.types import (
     Generation,
 )
 from router_server.providers.openai import KIND, OpenAIProvider, Settings
+from tests.providers.checks import verdict_of
 from tests.providers.openai_talk import call, stream, text_chunks
 from tests.upstream import (
     End,
@@ -65,14 +66,14 @@ async def test_the_active_check(
     upstream: Upstream, provider: Provider, what: Reply, verdict: bool | None
 ) -> None:
     upstream.on("/v1/models", what)
-    assert await provider.check() is verdict
+    assert await verdict_of(provider) is verdict
     assert [request.target for request in upstream.requests] == ["/v1/models"]
     assert upstream.requests[0].headers["authorization"] == f"Bearer {KEY}"
 
 
 async def test_the_check_of_a_server_that_is_down(upstream: Upstream, provider: Provider) -> None:
     await upstream.stop()
-    assert await provider.check() is False
+    assert await verdict_of(provider) is False
 
 
 async def test_the_account_is_named_in_calls_and_checks(upstream: Upstream) -> None:

@@ -9,6 +9,7 @@ from router_server.core.errors import Outcome, UpstreamError
 from router_server.core.provider import Provider, Surroundings, UpstreamEmbed
 from router_server.core.types import DeltaKind, EmbedRequest, FinishReason, Text, Tool, ToolCall
 from router_server.providers.openai import KIND
+from tests.providers.checks import verdict_of
 from tests.providers.openai_talk import call, stream
 
 WEATHER = Tool("get_weather", "The weather", '{"type": "object", "properties": {"city": {"type": "string"}}}')
@@ -61,7 +62,7 @@ async def test_embeddings_as_numbers(provider: Provider) -> None:
 async def test_the_active_check(llmock: LLMock, provider: Provider) -> None:
     assert await provider.check() is True
     llmock.outage()
-    assert await provider.check() is False
+    assert await verdict_of(provider) is False
 
 
 @pytest.mark.parametrize(

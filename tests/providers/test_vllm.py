@@ -31,6 +31,7 @@ from router_server.core.types import (
 )
 from router_server.providers._vllm_settings import Settings
 from router_server.providers.vllm import KIND
+from tests.providers.checks import verdict_of
 from tests.providers.openai_talk import HELLO, call, chunk_of, collect, stream, text_chunks
 from tests.upstream import SSE_HEAD, End, Reply, Request, Steps, Upstream, event, json_reply, sse_reply
 
@@ -290,7 +291,7 @@ async def test_the_active_check(
     upstream: Upstream, provider: Provider, what: Reply, verdict: bool | None
 ) -> None:
     upstream.on("/health", what)
-    assert await provider.check() is verdict
+    assert await verdict_of(provider) is verdict
 
 
 async def test_the_check_of_a_server_behind_a_prefix(upstream: Upstream) -> None:
@@ -302,7 +303,7 @@ async def test_the_check_of_a_server_behind_a_prefix(upstream: Upstream) -> None
 
 async def test_the_check_of_a_server_that_is_down(upstream: Upstream, provider: Provider) -> None:
     await upstream.stop()
-    assert await provider.check() is False
+    assert await verdict_of(provider) is False
 
 
 async def test_a_prompt_that_is_too_long(upstream: Upstream, provider: Provider) -> None:

@@ -1,0 +1,105 @@
+"""A webhook is told of outages, by one of two servers, and a hanging webhook holds nothing up."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from textwrap import dedent
+
+import pytest
+
+from router_server.alerting import Webhook
+from router_server.state.store import key
+from tests.e2e.serving import answer, chat, serving
+from tests.state.servers import SharedServer, shared_server
+from tests.upstream import End, Reply, Upstream, json_reply
+
+
+@pytest.fixture
+def redis() -> Iterator[SharedServer]:
+    with TemporaryDirectory(prefix="mr") as path, shared_server(Path(path)) as running:
+        yield running
+
+
+def configuration(a: Upstream, b: Upstream, hook: Upstream, redis: str = "null") -> str:
+    return dedent(f"""
+        redis: {redis}
+        providers:
+          a: {{kind: openai, api_key: k, base_url: "{a.base_url}", health_check: {{interval: 500ms}}}}
+          b: {{kind: openai, api_key: k, base_url: "{b.base_url}", retries: 0, health_check: null}}
+        targets:
+          a1: {{provider: a, model: m}}
+          b1: {{provider: b, model: m}}
+        routes:
+          chat: {{targets: [a1, b1]}}
+        alerts: {{webhook: "{hook.root_url}/services/very-secret", after: 0s}}
+    """)
+
+
+def said(hook: Upstream) -> list[str]:
+    return [request.json["text"] for request in hook.requests]
+
+
+async def test_of_two_servers_one_tells_that_a_target_is_down_and_one_that_it_is_back(
+    redis: SharedServer,
+) -> None:
+    async with Upstream() as a, Upstream() as b, Upstream() as hook:
+        a.on("/v1/models", json_reply({"error": {}}, 401)).always(json_reply(answer()))
+        b.always(json_reply(answer()))
+        hook.always(json_reply({}))
+        text = configuration(a, b, hook, redis.url)
+        async with serving(text) as one, serving(text) as two, asyncio.timeout(30):
+            await hook.requested()
+            assert (await one.stub.Chat(chat(), timeout=10)).route.target == "b1"
+            a.on("/v1/models", json_reply({"object": "list", "data": []}))
+            await hook.requested(2)
+            assert one.server.state.shared is not two.server.state.shared
+            report = await one.server.state.shared.fields(key("health", "a"))
+        assert said(hook) == [
+            "Target a1 (model m of a) is down: http_401.",
+            "Target a1 (model m of a) is back.",
+        ]
+        assert hook.requests[0].target == "/services/very-secret"
+        last, failed = json.loads(report["last"]), json.loads(report["last_failed"])
+        assert (last["well"], last["error"], failed["well"], failed["error"]) == (True, "", False, "http_401")
+        assert last["at"] >= failed["at"]
+        assert 0 < last["took"] < 10
+
+
+async def test_a_webhook_that_hangs_costs_no_call_anything() -> None:
+    async with Upstream() as a, Upstream() as b, Upstream() as hook:
+        a.on("/v1/models", json_reply({}, 500)).always(json_reply(answer()))
+        b.always(json_reply(answer()))
+        hook.always((End.STALL,))
+        async with serving(configuration(a, b, hook)) as served, asyncio.timeout(30):
+            await hook.requested()
+            assert (await served.stub.Chat(chat(), timeout=10)).route.target == "b1"
+
+
+@pytest.mark.parametrize(
+    "bad", [json_reply({}, 500), json_reply({}, 302, {"Location": "/else"}), (End.RESET,)]
+)
+async def test_a_webhook_that_fails_is_tried_again(bad: Reply) -> None:
+    async with Upstream() as hook:
+        hook.then(bad, bad).always(json_reply({}))
+        webhook = Webhook(f"{hook.root_url}/hook", first_pause=0.01)
+        await webhook.tell("news")
+        await webhook.close()
+        assert said(hook) == ["news"] * 3
+
+
+async def test_a_webhook_that_is_down_is_given_up_without_a_word_of_its_address(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    hook = Upstream()
+    await hook.start()
+    url = f"{hook.root_url}/very-secret"
+    await hook.stop()
+    webhook = Webhook(url, first_pause=0.01)
+    await webhook.tell("news")
+    await webhook.close()
+    assert "could not be sent" in caplog.text
+    assert "very-secret" not in caplog.text
