@@ -246,12 +246,7 @@ class Attempt:
             self._engine.progress += 1
 
     def _cancelled(self) -> UpstreamError:
-        if not self._lost:
-            return UpstreamError(Outcome.CANCELLED, "cancelled")
-        # It was sent the prompt, and will bill that, whatever else it did.
-        asked = self.measures.permitted_at is not None
-        usage = Usage(self.call.prompt_tokens, estimated=True) if asked else None
-        return UpstreamError(Outcome.CANCELLED, HEDGE_LOST, usage=usage)
+        return UpstreamError(Outcome.CANCELLED, HEDGE_LOST if self._lost else "cancelled")
 
     def _timed_out(self, timer: Timer, ran: float, phase: Phase, reason: str) -> UpstreamError:
         return UpstreamError(Outcome.TIMEOUT, reason, phase=phase, blameless=not timer.blames_upstream(ran))
@@ -325,7 +320,7 @@ class Attempt:
 
     def _record(self, failure: UpstreamError | None) -> AttemptRecord:
         measures = self.measures
-        usage = measures.usage or (failure.usage if failure else None)
+        usage = measures.consumed(failure, self.call.prompt_tokens)
         now = self.call.clock()
         return AttemptRecord(
             start=self._start,

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from router_server.core.errors import Outcome, Phase, UpstreamError
 from router_server.core.needs import part_tokens
 from router_server.core.types import Answer, EngineTimes, FinishReason, Message, Usage
+
+_BILLED_ALL_THE_SAME = frozenset({Outcome.CANCELLED, Outcome.TIMEOUT, Outcome.MALFORMED})
+"""How an attempt may end whose upstream was sent the prompt, and bills at least that."""
 
 
 @dataclass(slots=True)
@@ -34,6 +38,14 @@ class Measures:
         self.finish_reason = answer.finish_reason
         self.answer = answer.message
         self.engine = answer.engine
+
+    def consumed(self, failure: UpstreamError | None, prompt_tokens: int) -> Usage | None:
+        """Return what was used: what was measured, else told, else the prompt if it was sent."""
+        told = self.usage or (failure.usage if failure else None)
+        if told is not None or failure is None or failure.outcome not in _BILLED_ALL_THE_SAME:
+            return told
+        sent = self.permitted_at is not None and failure.phase is not Phase.CONNECT and failure.status is None
+        return Usage(prompt_tokens, estimated=True) if sent else None
 
     @property
     def time_to_first_token(self) -> float | None:

@@ -110,6 +110,13 @@ class CallRecord:
     user_id: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def cost_nano_usd(self) -> int | None:
+        """What all attempts cost together, whatever their end; None where no price is known."""
+        usages = (attempt.usage for attempt in self.attempts)
+        costs = [usage.cost_nano_usd for usage in usages if usage and usage.cost_nano_usd is not None]
+        return sum(costs) if costs else None
+
 
 @dataclass(frozen=True, slots=True)
 class Failover:

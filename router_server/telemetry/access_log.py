@@ -43,6 +43,7 @@ FIELDS = (
     "ttft_ms",
     "input_tokens",
     "output_tokens",
+    "cost_nano_usd",
 )
 """What an access line may say, in its order; what is not known is left out."""
 
@@ -112,6 +113,7 @@ def _of_call(call: CallRecord) -> Mapping[str, Any]:
         "ttft_ms": _milliseconds(call.time_to_first_token),
         "input_tokens": call.usage.input_tokens if call.usage else None,
         "output_tokens": call.usage.output_tokens if call.usage else None,
+        "cost_nano_usd": call.cost_nano_usd,
     }
 
 

@@ -73,6 +73,7 @@ def of_call_record(record: CallRecord) -> Attributes:
         (semconv.CANCELLED, record.cancelled or None),
         (semconv.PHASE, record.phase.value if record.phase else None),
         (semconv.TIME_TO_FIRST_TOKEN, record.time_to_first_token),
+        (semconv.CALL_COST, record.cost_nano_usd),
     )
 
 
@@ -141,6 +142,7 @@ def _of_usage(usage: Usage) -> Attributes:
         (semconv.GEN_AI_USAGE_CACHE_READ_INPUT_TOKENS, usage.cache_read_input_tokens or None),
         (semconv.GEN_AI_USAGE_CACHE_WRITE_INPUT_TOKENS, usage.cache_write_input_tokens or None),
         (semconv.GEN_AI_USAGE_REASONING_OUTPUT_TOKENS, usage.reasoning_output_tokens or None),
+        (semconv.ATTEMPT_COST, usage.cost_nano_usd),
     )
 
 

@@ -142,6 +142,7 @@ def test_the_access_line_of_a_call_with_a_failover() -> None:
         "ttft_ms": 800.0,
         "input_tokens": 12,
         "output_tokens": 34,
+        "cost_nano_usd": 2_500_000_000,
     }
 
 

@@ -136,6 +136,7 @@ async def test_attributes_follow_the_conventions(otlp: Collector) -> None:
         "gen_ai.usage.cache_read.input_tokens": 5,
         "gen_ai.usage.cache_write.input_tokens": 6,
         "gen_ai.usage.reasoning.output_tokens": 7,
+        "modelrouter.attempt.cost_nano_usd": 2_500_000_000,
         "server.address": "generativelanguage.googleapis.com",
         "modelrouter.target": "gemini-flash",
         "modelrouter.provider": "google",
@@ -152,6 +153,7 @@ async def test_attributes_follow_the_conventions(otlp: Collector) -> None:
         "modelrouter.target": "gemini-flash",
         "modelrouter.provider": "google",
         "modelrouter.time_to_first_token": 0.8,
+        "modelrouter.call.cost_nano_usd": 2_500_000_000,
     }
     assert attributes(otlp.span(METHOD).attributes) == {
         "rpc.system.name": "grpc",
