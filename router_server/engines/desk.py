@@ -60,9 +60,10 @@ class Desk:
     def _heard(self, caller: object, line: bytes) -> None:
         said = json.loads(line)
         supervisor = self._supervisors[said["engine"]]
-        supervisor.reported(caller, Report(said["version"], said["calls"], said["progress"]))
+        # First the wish: a report without calls would be leave to sleep.
         if said["wanted"]:
             supervisor.want()
+        supervisor.reported(caller, Report(said["version"], said["calls"], said["progress"]))
 
     def _tell_all(self, supervisor: Supervisor) -> None:
         line = _line(supervisor)

@@ -198,17 +198,21 @@ async def test_two_engines_side_by_side(tmp_path: Path) -> None:
     assert len(engines["two"].lives) == 1
 
 
-async def test_its_output_is_kept_by_name_without_secrets_and_in_bounds(engine: FakeEngine) -> None:
+async def test_its_output_is_kept_by_name_and_in_bounds(engine: FakeEngine) -> None:
     engine.order("chatty")
     log = f"{{folder: '{engine.folder / 'log'}', max_bytes: 2000, files: 2}}"
-    text = config(engine, log=log, env=", FAKE_TOKEN: very-secret-token")
-    async with serving(text) as server:
+    async with serving(config(engine, log=log)) as server:
         await becomes(server, "ready")
-        await until(lambda: "startup complete" in engine.log)
+        await until(lambda: "[local] application startup complete" in engine.log)
     files = sorted((engine.folder / "log").iterdir())
     assert [file.name for file in files] == ["local.log", "local.log.1", "local.log.2"]
     assert all(file.stat().st_size <= 2000 for file in files)
-    assert "[local] application startup complete" in engine.log
+
+
+async def test_its_output_is_kept_without_secrets(engine: FakeEngine) -> None:
+    async with serving(config(engine, env=", FAKE_TOKEN: very-secret-token")) as server:
+        await becomes(server, "ready")
+    assert "[local] loading fake-model with ***\n" in engine.log
     assert "very-secret" not in engine.log
 
 
