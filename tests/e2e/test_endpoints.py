@@ -85,7 +85,8 @@ async def test_the_limit_holds_for_each_endpoint_and_a_full_one_is_passed_over()
             await eventually(lambda: bool(a.asked and b.asked))
             assert (await fails(served.stub.Chat(chat()))).reason == "ROUTER_SATURATED"
             hold.set()
-            await asyncio.gather(first, second)
+            for response in await asyncio.gather(first, second):
+                assert [x.target for x in response.route.attempts] == ["small"], "no full one was tried"
             assert (len(a.asked), len(b.asked)) == (1, 1)
             assert served.idle
 
