@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from random import getrandbits
 from urllib.parse import quote
-from uuid import uuid4
 
 from router_server.core.results import Trail
 from router_server.rpc.current import Rpc
@@ -37,7 +37,8 @@ def readable(metadata: Iterable[tuple[str, str | bytes]] | None) -> Mapping[str,
 
 def new_rpc(metadata: Mapping[str, str]) -> Rpc:
     """Return a new RPC: under the caller's request id if that is a sane one, else under the call's."""
-    call_id = uuid4().hex
+    # Unique, not secret. uuid4 asks the system, and every such wait lets other threads take the interpreter.
+    call_id = f"{getrandbits(128):032x}"
     asked = metadata.get(REQUEST_ID, "")
     return Rpc(request_id=asked if _REQUEST_ID.fullmatch(asked) else call_id, call_id=call_id)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from modelrouter.v1 import chat_pb2 as pb
 from router_server.core.types import (
@@ -21,6 +22,7 @@ from router_server.core.types import (
     ToolMode,
 )
 from router_server.rpc.convert.common import (
+    NO_WISH,
     read_labels,
     read_model,
     read_name,
@@ -52,6 +54,7 @@ _MOST_STOPS = 16
 _LONGEST_STOP = 1_024
 _LONGEST_PATTERN = 65_536
 _MOST_CHOICES = 1_024
+_ANY_TOOL = ToolChoice()
 
 
 def read_chat(request: pb.ChatRequest) -> ChatRequest:
@@ -61,15 +64,17 @@ def read_chat(request: pb.ChatRequest) -> ChatRequest:
         RouterError: INVALID_REQUEST, with every bad field.
     """
     fields = Fields()
-    tools = _tools(request.tools, fields)
+    tools = _tools(request.tools, fields) if request.tools else ()
     chat = ChatRequest(
         model=read_model(request.model, fields),
         messages=read_messages(request.messages, fields),
         generation=_generation(request.generation, fields),
         tools=tools,
-        tool_choice=_tool_choice(request.tool_choice, tools, fields),
+        tool_choice=(
+            _tool_choice(request.tool_choice, tools, fields) if request.HasField("tool_choice") else _ANY_TOOL
+        ),
         response_format=_response_format(request, fields),
-        routing=read_routing(request.routing, fields),
+        routing=read_routing(request.routing, fields) if request.HasField("routing") else NO_WISH,
         labels=read_labels(request.labels, fields),
         idempotency_key=read_name("idempotency_key", request.idempotency_key, fields),
         provider_options=read_provider_options(request.provider_options_json, fields),
@@ -80,44 +85,27 @@ def read_chat(request: pb.ChatRequest) -> ChatRequest:
 
 
 def _generation(config: pb.GenerationConfig, fields: Fields) -> Generation:
-    return Generation(
-        max_output_tokens=_optional_integer(config, "max_output_tokens", 1, None, fields),
-        temperature=_optional_real(config, "temperature", 0.0, 2.0, fields),
-        top_p=_top_p(config, fields),
-        top_k=_optional_integer(config, "top_k", 1, None, fields),
-        stop_sequences=_stop_sequences(config.stop_sequences, fields),
-        seed=config.seed if config.HasField("seed") else None,
-        presence_penalty=_optional_real(config, "presence_penalty", -2.0, 2.0, fields),
-        frequency_penalty=_optional_real(config, "frequency_penalty", -2.0, 2.0, fields),
-        reasoning_effort=fields.choice(
-            "generation.reasoning_effort", config.reasoning_effort, _EFFORTS, pb.ReasoningEffort
-        ),
-        top_logprobs=_optional_integer(config, "top_logprobs", 0, 20, fields),
-    )
+    # Only what is set is looked at: asking ten fields whether they are takes 4 µs of every call.
+    given = ((descriptor.name, value) for descriptor, value in config.ListFields())
+    return Generation(**{name: _PARAMETERS[name](value, fields) for name, value in given})
 
 
-def _optional_integer(
-    config: pb.GenerationConfig, name: str, least: int, most: int | None, fields: Fields
-) -> int | None:
-    if not config.HasField(name):
-        return None
-    return fields.integer(f"generation.{name}", getattr(config, name), least=least, most=most)
+def _integer(name: str, least: int, most: int | None = None) -> Callable[[int, Fields], int]:
+    return lambda value, fields: fields.integer(f"generation.{name}", value, least=least, most=most)
 
 
-def _optional_real(
-    config: pb.GenerationConfig, name: str, least: float, most: float, fields: Fields
-) -> float | None:
-    if not config.HasField(name):
-        return None
-    return fields.real(f"generation.{name}", getattr(config, name), least=least, most=most)
+def _real(name: str, least: float, most: float) -> Callable[[float, Fields], float]:
+    return lambda value, fields: fields.real(f"generation.{name}", value, least=least, most=most)
 
 
-def _top_p(config: pb.GenerationConfig, fields: Fields) -> float | None:
-    if not config.HasField("top_p"):
-        return None
-    if not 0 < config.top_p <= 1:
-        fields.wrong("generation.top_p", f"must be more than 0 and at most 1, not {config.top_p:g}")
-    return config.top_p
+def _top_p(value: float, fields: Fields) -> float:
+    if not 0 < value <= 1:
+        fields.wrong("generation.top_p", f"must be more than 0 and at most 1, not {value:g}")
+    return value
+
+
+def _effort(value: int, fields: Fields) -> ReasoningEffort | None:
+    return fields.choice("generation.reasoning_effort", value, _EFFORTS, pb.ReasoningEffort)
 
 
 def _stop_sequences(stops: Sequence[str], fields: Fields) -> tuple[str, ...]:
@@ -127,6 +115,21 @@ def _stop_sequences(stops: Sequence[str], fields: Fields) -> tuple[str, ...]:
     for index, stop in enumerate(stops):
         fields.text(f"generation.stop_sequences[{index}]", stop, most=_LONGEST_STOP, required=True)
     return tuple(stops)
+
+
+_PARAMETERS: Mapping[str, Callable[[Any, Fields], Any]] = {
+    "max_output_tokens": _integer("max_output_tokens", 1),
+    "temperature": _real("temperature", 0.0, 2.0),
+    "top_p": _top_p,
+    "top_k": _integer("top_k", 1),
+    "stop_sequences": _stop_sequences,
+    "seed": lambda value, _fields: value,
+    "presence_penalty": _real("presence_penalty", -2.0, 2.0),
+    "frequency_penalty": _real("frequency_penalty", -2.0, 2.0),
+    "reasoning_effort": _effort,
+    "top_logprobs": _integer("top_logprobs", 0, 20),
+}
+"""How each field of a GenerationConfig is read; `Generation` calls them by the same names."""
 
 
 def _tools(tools: Sequence[pb.Tool], fields: Fields) -> tuple[Tool, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 from modelrouter.v1 import common_pb2 as pb
 from router_server.core.options import refused_options
@@ -25,6 +26,10 @@ _RECOVERIES: Mapping[int, StreamRecovery] = {
     pb.STREAM_RECOVERY_RESTART: StreamRecovery.RESTART,
     pb.STREAM_RECOVERY_RESUME: StreamRecovery.RESUME,
 }
+
+
+NO_WISH: Final = Routing()
+"""The routing of a request that says nothing of it."""
 
 
 def read_model(model: str, fields: Fields) -> str:
@@ -63,6 +68,8 @@ def read_labels(labels: Mapping[str, str], fields: Fields) -> Mapping[str, str]:
     if len(labels) > _MOST_LABELS:
         fields.wrong("labels", f"has {len(labels)} entries; {_MOST_LABELS} are allowed")
         return {}
+    if not labels:
+        return {}
     for key, value in labels.items():
         if not 0 < len(key) <= _LONGEST_LABEL_KEY:
             fields.wrong(
@@ -77,6 +84,8 @@ def read_provider_options(options: Mapping[str, str], fields: Fields) -> Mapping
     parsed: dict[str, Json] = {}
     if len(options) > _MOST_OPTIONS:
         fields.wrong("provider_options_json", f"has {len(options)} entries; {_MOST_OPTIONS} are allowed")
+        return parsed
+    if not options:
         return parsed
     for provider, text in options.items():
         field = f"provider_options_json[{quote(provider)}]"

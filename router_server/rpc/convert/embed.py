@@ -16,6 +16,7 @@ from router_server.core.results import EmbedResult
 from router_server.core.types import EmbeddingTask, EmbedRequest, Vectors
 from router_server.rpc.convert.answers import write_trail, write_usage
 from router_server.rpc.convert.common import (
+    NO_WISH,
     read_labels,
     read_model,
     read_name,
@@ -65,7 +66,7 @@ def read_embed(request: pb.EmbedRequest) -> tuple[EmbedRequest, Encoding]:
         inputs=_inputs(request, fields),
         dimensions=_dimensions(request, fields),
         task=fields.choice("task", request.task, _TASKS, pb.EmbeddingTask),
-        routing=read_routing(request.routing, fields),
+        routing=read_routing(request.routing, fields) if request.HasField("routing") else NO_WISH,
         labels=read_labels(request.labels, fields),
         idempotency_key=read_name("idempotency_key", request.idempotency_key, fields),
         provider_options=read_provider_options(request.provider_options_json, fields),

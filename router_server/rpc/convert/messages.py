@@ -41,6 +41,9 @@ _PARTS: Mapping[Role, tuple[str, ...]] = {
     Role.TOOL: ("tool_result",),
 }
 """What each role may say."""
+_PLACES: Mapping[Role, str] = {role: f"a {pb.Role.Name(number)} message" for number, role in _ROLES.items()}
+
+_SAY_NO_RESULTS = frozenset({pb.ROLE_SYSTEM, pb.ROLE_DEVELOPER, pb.ROLE_USER, pb.ROLE_ASSISTANT})
 
 _MIME = re.compile(r"[A-Za-z0-9!#$&^_.+-]{1,127}/[A-Za-z0-9!#$&^_.+-]{1,127}(?:\s*;\s*[^;\s]+)*")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):.")
@@ -69,9 +72,16 @@ def _are_too_many(messages: Sequence[pb.Message]) -> bool:
     """Count what is inside only where what is around it is few enough to be walked through."""
     count = len(messages)
     if count <= _MOST_TURNS_AND_PARTS:
-        count += sum(len(turn.content) for turn in messages)
+        count += sum([len(turn.content) for turn in messages])
     if count <= _MOST_TURNS_AND_PARTS:
-        count += sum(len(part.tool_result.content) for turn in messages for part in turn.content)
+        count += sum(
+            [
+                len(part.tool_result.content)
+                for turn in messages
+                if turn.role not in _SAY_NO_RESULTS
+                for part in turn.content
+            ]
+        )
     return count > _MOST_TURNS_AND_PARTS
 
 
@@ -82,15 +92,6 @@ class _History:
         self._fields = fields
         self._calls: dict[str, str] = {}
         self._answered: dict[str, str] = {}
-        self._readers: Mapping[str, Callable[[str, pb.ContentPart], Part]] = {
-            "text": lambda _, part: Text(part.text, part.opaque_state),
-            "inline_data": self._blob,
-            "file": self._file,
-            "tool_call": self._tool_call,
-            "tool_result": self._tool_result,
-            "reasoning": lambda _, part: Reasoning(part.reasoning.text, part.opaque_state),
-            "refusal": lambda _, part: Refusal(part.refusal, part.opaque_state),
-        }
 
     def turn(self, field: str, message: pb.Message) -> Message:
         role = self._fields.choice(f"{field}.role", message.role, _ROLES, pb.Role)
@@ -99,11 +100,10 @@ class _History:
         if not message.content:
             self._fields.wrong(f"{field}.content", "add at least one part, a text for example")
         self._fields.text(f"{field}.name", message.name, most=_LONGEST_NAME)
-        allowed = _PARTS[role] if role else tuple(self._readers)
-        parts = self._parts(
-            field, message.content, allowed, f"a {pb.Role.Name(message.role)} message" if role else ""
-        )
-        return Message(role or Role.USER, parts, message.name)
+        if role is None:
+            return Message(Role.USER, self._parts(field, message.content, tuple(_READERS), ""), message.name)
+        parts = self._parts(field, message.content, _PARTS[role], _PLACES[role])
+        return Message(role, parts, message.name)
 
     def _parts(
         self, field: str, parts: Sequence[pb.ContentPart], allowed: tuple[str, ...], place: str
@@ -121,9 +121,11 @@ class _History:
         if kind not in allowed:
             self._fields.wrong(f"{field}.{kind}", f"{place} takes {' or '.join(allowed)}, not {kind}")
             return None
-        return self._readers[kind](f"{field}.{kind}", part)
+        if kind == "text":  # first, since nearly all are
+            return Text(part.text, part.opaque_state)
+        return _READERS[kind](self, f"{field}.{kind}", part)
 
-    def _blob(self, field: str, part: pb.ContentPart) -> Blob:
+    def blob(self, field: str, part: pb.ContentPart) -> Blob:
         blob = part.inline_data
         if not blob.data:
             self._fields.wrong(f"{field}.data", "must not be empty")
@@ -133,14 +135,14 @@ class _History:
             blob.mime_type, blob.data, blob.filename, self._detail(field, blob.detail), part.opaque_state
         )
 
-    def _file(self, field: str, part: pb.ContentPart) -> FileRef:
+    def file(self, field: str, part: pb.ContentPart) -> FileRef:
         file = part.file
         if file.mime_type:
             self._mime(f"{field}.mime_type", file.mime_type)
         self._uri(f"{field}.uri", file.uri)
         return FileRef(file.mime_type, file.uri, self._detail(field, file.detail), part.opaque_state)
 
-    def _tool_call(self, field: str, part: pb.ContentPart) -> ToolCall:
+    def tool_call(self, field: str, part: pb.ContentPart) -> ToolCall:
         call = part.tool_call
         self._fields.text(f"{field}.name", call.name, most=_LONGEST_NAME, required=True)
         if not call.id:
@@ -156,7 +158,7 @@ class _History:
         self._fields.json_object(f"{field}.arguments_json", arguments)
         return ToolCall(call.id, call.name, arguments, part.opaque_state)
 
-    def _tool_result(self, field: str, part: pb.ContentPart) -> ToolResult:
+    def tool_result(self, field: str, part: pb.ContentPart) -> ToolResult:
         result = part.tool_result
         self._answer(f"{field}.tool_call_id", result.tool_call_id)
         content = self._parts(field, result.content, _MEDIA, "a tool_result")
@@ -196,3 +198,14 @@ class _History:
 
     def _detail(self, field: str, detail: int) -> MediaDetail | None:
         return self._fields.choice(f"{field}.detail", detail, _DETAILS, pb.MediaDetail)
+
+
+_READERS: Mapping[str, Callable[[_History, str, pb.ContentPart], Part]] = {
+    "text": lambda _, _field, part: Text(part.text, part.opaque_state),
+    "inline_data": _History.blob,
+    "file": _History.file,
+    "tool_call": _History.tool_call,
+    "tool_result": _History.tool_result,
+    "reasoning": lambda _, _field, part: Reasoning(part.reasoning.text, part.opaque_state),
+    "refusal": lambda _, _field, part: Refusal(part.refusal, part.opaque_state),
+}
