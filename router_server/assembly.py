@@ -23,8 +23,9 @@ from router_server.core.limiter import Limiter, Limits
 from router_server.core.load import LoadWatch
 from router_server.core.observer import Observer
 from router_server.core.observers import fan_out
+from router_server.core.prefixes import PrefixOrder
 from router_server.core.provider import ReportsLoad, Surroundings
-from router_server.core.replicas import ReplicatedTarget
+from router_server.core.replicas import EndpointOrder, ReplicatedTarget, least_loaded
 from router_server.core.reports import SharedReports
 from router_server.core.router import Router, RouterSettings, no_direct
 from router_server.core.service import CallRouter
@@ -258,7 +259,14 @@ class _Parts:
         targets = [
             Target(settings, upstream, self.clock, on_change=self._breaker_changed) for upstream in upstreams
         ]
-        return targets[0] if len(targets) == 1 else ReplicatedTarget(settings, targets)
+        return (
+            targets[0] if len(targets) == 1 else ReplicatedTarget(settings, targets, self._order(upstreams))
+        )
+
+    def _order(self, upstreams: Sequence[Upstream]) -> EndpointOrder:
+        provider = self.config.providers[upstreams[0].name]
+        wanted = load_kind(provider.kind).prefix_affinity
+        return PrefixOrder() if wanted is not None and wanted(provider.settings) else least_loaded
 
     def direct(
         self, upstreams: Mapping[str, Sequence[Upstream]], known: OrderedDict[str, Destination]

@@ -220,6 +220,8 @@ class ProviderKind:
         endpoints: where settings may name several servers that are one provider: gives the settings of each
             by a short name for people, at least two; none where they name one server. Each becomes an
             upstream of its own, with all the limits and checks of the provider.
+        prefix_affinity: tells whether its endpoints keep the beginnings of prompts, so that calls which
+            begin alike are better sent to the same one.
     """
 
     name: str
@@ -231,6 +233,7 @@ class ProviderKind:
     prepare: Callable[[Surroundings, Callable[[str], None]], object] | None = None
     engine: Callable[[Any, str], EngineSpec | None] | None = None
     endpoints: Callable[[Any], Mapping[str, Any]] | None = None
+    prefix_affinity: Callable[[Any], bool] | None = None
 
     def endpoints_of(self, settings: Any) -> Mapping[str, Any]:
         """Return the settings of each endpoint by name; the name is empty where there is only one."""

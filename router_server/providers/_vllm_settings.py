@@ -29,6 +29,8 @@ class Settings(BaseModel):
         base_url: ``http://host:port/v1`` or ``unix:///path/to.sock``; without a path, /v1 is understood.
         base_urls: several servers of the same models in place of one; each has the limits, the breaker and
             the health of a provider of its own, and a call goes to the least loaded.
+        prefix_affinity: of several servers, ask the one that has lately had the beginning of the prompt, as
+            long as it is not much busier than the others.
         api_key: the credential, where the servers were started with one.
         serve: instead of an address: the router starts the server itself, as its child.
         load_interval: how often ``/metrics`` is read while calls flow; null: never.
@@ -41,6 +43,7 @@ class Settings(BaseModel):
 
     base_url: Url | None = None
     base_urls: tuple[Url, ...] = ()
+    prefix_affinity: bool = True
     api_key: ApiKey | None = None
     serve: ServeSettings | None = None
     load_interval: Seconds | None = 1.0

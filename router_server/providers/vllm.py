@@ -208,5 +208,6 @@ KIND: Final = ProviderKind(
     create=_create,
     engine=_engine,
     endpoints=lambda settings: settings.servers,
+    prefix_affinity=lambda settings: settings.prefix_affinity,
     summary="A vLLM server, over http(s) or a unix socket, or as a child of the router.",
 )

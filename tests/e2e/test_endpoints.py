@@ -272,3 +272,31 @@ async def test_embedding_goes_on_at_the_other_endpoint() -> None:
             assert served.idle
         assert [x.target for x in response.route.attempts] == ["small", "small"]
         assert (len(a.asked), len(b.asked)) == (1, 1)
+
+
+async def test_prompts_that_begin_alike_go_to_the_same_server_while_it_is_not_much_busier() -> None:
+    async with engines(3) as (a, b, c):
+        async with serving(config(a, b, c)) as served:
+            documents = [f"Document {number}. {'All work and no play. ' * 200}" for number in range(6)]
+            for question in ("Who?", "What?", "Why?"):
+                for document in documents:
+                    await served.stub.Chat(chat(text=document + question))
+            places = [
+                {engine.name for engine in (a, b, c) for call in engine.asked if document in str(call.json)}
+                for document in documents
+            ]
+            assert all(len(place) == 1 for place in places)
+            assert len(set.union(*places)) == 3, "other documents go elsewhere"
+            busy = next(engine for engine in (a, b, c) if engine.name in places[0])
+            busy.load = (20, 0, 0.1)
+            await loads_known(served, a, b, c)
+            before = len(busy.asked)
+            await served.stub.Chat(chat(text=documents[0] + "Where?"))
+            assert len(busy.asked) == before
+        async with serving(config(a, b, c, more=", prefix_affinity: false")) as served:
+            counts = {engine.name: len(engine.asked) for engine in (a, b, c)}
+            busy.load = (0, 0, 0)
+            await loads_known(served, a, b, c)
+            for _ in range(3):
+                await served.stub.Chat(chat(text=documents[0]))
+            assert [len(engine.asked) - counts[engine.name] for engine in (a, b, c)] == [1, 1, 1]
