@@ -24,6 +24,8 @@ Curve = Sequence[tuple[int, float]]
 def measure(bench: Bench) -> list[Finding]:
     """Return how fast the cost of a call grows."""
     prompts = _prompts(bench)
+    for name, curve in prompts.items():
+        bench.curves[f"bytes of the prompt: {name}"] = curve
     findings = [
         *(_point(f"prompt of {size:,} bytes: CPU", size, prompts) for size in _PROMPTS),
         Finding(
@@ -38,7 +40,7 @@ def measure(bench: Bench) -> list[Finding]:
         ("targets per route", _TARGETS, _with_targets),
         ("routes", _ROUTES, _with_routes),
     ):
-        curve = _configured(bench, sizes, change)
+        curve = bench.curves[f"{words}: {ROUTER}"] = _configured(bench, sizes, change)
         findings += [
             Finding(10, f"{size:,} {words}: CPU", cost / curve[0][1], ours=cost, unit="µs", against="1")
             for size, cost in curve[1:-1]

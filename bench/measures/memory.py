@@ -112,4 +112,4 @@ def _patient(config: dict[str, Any]) -> None:
     unlimited(config)
     providers = config["providers"]
     for provider in providers.values():
-        provider["timeouts"] = {"first_token": "60s", "idle": "600s"}
+        provider["timeouts"] = {"connect": "60s", "first_token": "60s", "idle": "600s"}

@@ -8,7 +8,7 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,6 +58,8 @@ class Bench:
         self.core, self.other_core = cores()
         self._with_peers = peers
         self._stack = ExitStack()
+        self.curves: dict[str, Sequence[tuple[int, float]]] = {}
+        """What is plotted, by name: sizes, and microseconds of CPU per call."""
         self._subjects: dict[str, Subject] = {}
         self._paced_port = 0
         self._counts: dict[tuple[str, str], int] = {}
@@ -172,16 +174,16 @@ def free_port() -> int:
         return port
 
 
-def wait_for_port(process: Process, port: int) -> None:
+def wait_for_port(process: Process, port: int, longest: float = _START) -> None:
     """Return once something listens there.
 
     Raises:
         BenchError: the process ended, or takes too long.
     """
-    until = time.monotonic() + _START
+    until = time.monotonic() + longest
     while time.monotonic() < until:
         process.check_running()
         with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
             return
         time.sleep(0.02)
-    raise BenchError(f"{process.name} does not listen after {_START:g} s")
+    raise BenchError(f"{process.name} does not listen after {longest:g} s")
