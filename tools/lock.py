@@ -21,10 +21,11 @@ _EXACT: Final = re.compile(r"[A-Za-z0-9._-]+==\S+")
 
 
 def main() -> None:
-    """Write both lock files."""
+    """Write the lock files that can be resolved: LiteLLM's cannot, see bench/README.md."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     newest = resolve(".[server,embedded]", *group("dev"))
     write("locked.txt", "the versions that are installed and tested.", newest)
+    write("bench.txt", "what draws the benchmarks' results.", resolve("matplotlib"))
     lowest = [requirement.split(",")[0].replace(">=", "==") for requirement in project["dependencies"]]
     oldest = resolve(".", *group("test-client"), *lowest)
     write("oldest.txt", "the lower bounds in pyproject.toml, with the tools to test them.", oldest)

@@ -1,0 +1,127 @@
+"""The benchmarks' own parts: figures are compared as they say, and the clients see what servers send."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bench.measures.paced import most_streams
+from bench.rig import bodies, subjects
+from bench.rig.bench import free_port, wait_for_port
+from bench.rig.clients import client
+from bench.rig.finding import Finding, compared, interleaved, table
+from bench.rig.process import BenchError, Process
+from bench.rig.subjects import PACED, Traffic, direct
+
+
+@pytest.mark.parametrize(
+    ("ratio", "at_least", "passed"),
+    [(1.5, False, True), (1.6, False, False), (1.5, True, True), (1.4, True, False)],
+)
+def test_a_bound_is_a_most_or_a_least(ratio: float, at_least: bool, passed: bool) -> None:
+    finding = Finding(1, "x", ratio, 1.5, at_least)
+    assert finding.passed is passed
+    assert ("pass" if passed else "FAIL") in table([finding])
+
+
+def test_a_ratio_is_the_median_of_the_turns_ratios() -> None:
+    # The machine was twice as slow in the second turn, and disturbed one alone in the third.
+    series = {"ours": [2.0, 4.0, 30.0], "bare": [1.0, 2.0, 1.0]}
+    assert compared(1, "x", series, "ours", "bare", unit="µs").ratio == 2.0
+
+
+def test_turns_begin_with_another_each_time() -> None:
+    order: list[str] = []
+    interleaved({name: lambda name=name: order.append(name) for name in "abc"}, 2)  # type: ignore[misc]
+    assert "".join(order) == "abcbca"
+
+
+@pytest.mark.parametrize(("carried", "guess"), [(100, 20), (100, 100), (100, 450), (3, 1), (1, 16)])
+def test_the_search_ends_a_tenth_below_what_is_carried(carried: int, guess: int) -> None:
+    found = most_streams(lambda streams: 0.0 if streams <= carried else 1.0, guess)
+    assert carried / 1.1 - 1 <= found <= carried
+
+
+@pytest.fixture
+def paced(tmp_path: Path) -> Iterator[str]:
+    port = free_port()
+    command = [sys.executable, "-m", "bench.rig.paced", "--port", str(port)]
+    with Process("paced", command, 0, tmp_path, subjects.PYTHON) as process:
+        wait_for_port(process, port)
+        yield f"http://127.0.0.1:{port}"
+
+
+class Kept:
+    def __init__(self) -> None:
+        self.body = b""
+        self.error: str | None = None
+        self.over = asyncio.Event()
+
+    def data(self, chunk: bytes) -> None:
+        self.body += chunk
+
+    def end(self, error: str | None) -> None:
+        self.error = error
+        self.over.set()
+
+
+async def test_a_paced_stream_reaches_the_http1_client_whole(paced: str, tmp_path: Path) -> None:
+    target = direct(tmp_path, f"{paced}/paced-1-5/v1", PACED)
+    async with client(target, 2) as server:
+        answers = [Kept(), Kept()]
+        for answer in answers:
+            server.ask(target.body.read_bytes(), answer)
+        for answer in answers:
+            await answer.over.wait()
+            assert answer.error is None
+            assert answer.body.count(b" @") == 5
+            assert b"[DONE]" in answer.body
+
+
+async def test_calls_through_the_bare_pipeline_reach_the_http2_client(paced: str, tmp_path: Path) -> None:
+    port = free_port()
+    upstream = f"{paced}/paced-1-5/v1"
+    with subjects.bare(tmp_path, 0, port, upstream, "bare") as process:
+        wait_for_port(process, port)
+        subject = subjects.Subject("bare", process, port, tmp_path)
+        target = subject.target(PACED)
+        async with client(target, 3) as server:
+            answers = [Kept() for _ in range(3)]
+            for answer in answers:
+                server.ask(target.body.read_bytes(), answer)
+            for answer in answers:
+                await answer.over.wait()
+                assert answer.error is None
+                assert answer.body.count(b" @") == 5
+        large = Traffic("x", "StreamChat", bodies.framed(bodies.chat("x", 100_000)), "", b"")
+        async with client(subject.target(large), 1) as server:
+            answer = Kept()
+            server.ask(large.grpc, answer)
+            await answer.over.wait()
+            assert answer.error is None
+        assert process.cpu_seconds() > 0
+        assert process.resident_bytes() > 1_000_000
+
+
+async def test_a_failed_call_is_told(paced: str, tmp_path: Path) -> None:
+    port = free_port()
+    with subjects.bare(tmp_path, 0, port, f"{paced}/paced-1-5/v1", "bare") as process:
+        wait_for_port(process, port)
+        unknown = Traffic("x", "Nothing", bodies.framed(bodies.chat("x")), "", b"")
+        async with client(subjects.Subject("bare", process, port, tmp_path).target(unknown), 1) as server:
+            answer = Kept()
+            server.ask(unknown.grpc, answer)
+            await answer.over.wait()
+            assert answer.error is not None
+            assert answer.error.startswith("12:")
+
+
+def test_a_process_that_ends_is_told_with_its_last_words(tmp_path: Path) -> None:
+    with Process("x", [sys.executable, "-c", "raise SystemExit('no luck')"], 0, tmp_path) as process:
+        process.wait(30)
+        with pytest.raises(BenchError, match="no luck"):
+            process.check_running()
