@@ -31,6 +31,7 @@ from router_server.rpc.health import HealthBoard
 from router_server.rpc.server import RpcServer
 from router_server.rpc.settings import ServerSettings, Tls
 from router_server.state.opening import State, open_state
+from router_server.state.windows import SharedQuotas
 from router_server.telemetry import Telemetry, TelemetrySettings, build, register_secret
 from router_server.workers import Task
 
@@ -57,6 +58,7 @@ class Running:
     rpc: RpcServer
     health: HealthBoard
     state: State
+    quotas: SharedQuotas
     http_port: int = 0
 
 
@@ -156,7 +158,9 @@ async def running(
         engines = (
             worker.engines if worker else await stack.enter_async_context(engines_running(config, announce))
         )
-        assembly = _assemble(config, telemetry, state, changed, engines)
+        quotas = SharedQuotas(state, 1 if state.distributed else config.server.workers)
+        stack.push_async_callback(quotas.close)
+        assembly = _assemble(config, telemetry, state, quotas, changed=changed, engines=engines)
         auth = await _authentication(config, state, stack)
         assembled.append(assembly)
         stack.push_async_callback(assembly.close)
@@ -173,7 +177,7 @@ async def running(
         await stack.enter_async_context(_background(assembly.loads.run(), "engine loads"))
         await stack.enter_async_context(alerts_sent(config.alerts, assembly.destinations, state.shared))
         await stack.enter_async_context(_background(_show_health(assembly, state, health, changed), "health"))
-        yield Running(assembly, rpc, health, state, http_port)
+        yield Running(assembly, rpc, health, state, quotas, http_port)
 
 
 async def _authentication(config: Config, state: State, stack: AsyncExitStack) -> Authenticator | None:
@@ -215,7 +219,13 @@ async def listen_http(http: HttpServer, address: str) -> int:
 
 
 def _assemble(
-    config: Config, telemetry: Telemetry, state: State, changed: asyncio.Event, engines: Path | None
+    config: Config,
+    telemetry: Telemetry,
+    state: State,
+    quotas: SharedQuotas,
+    *,
+    changed: asyncio.Event,
+    engines: Path | None,
 ) -> Assembly:
     observer = fan_out((CallHolder(), *telemetry.observers))
     clock = asyncio.get_running_loop().time
@@ -229,6 +239,7 @@ def _assemble(
             engines=engines,
             shared=shared,
             copies=fan_out(telemetry.observers),
+            quotas=quotas,
         )
     except SetupError as error:
         raise StartError(str(error)) from None

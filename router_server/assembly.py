@@ -12,9 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from router_server.admitting import admitted
 from router_server.config.tree import Config, HealthCheckConfig, TargetConfig
 from router_server.core.adaptive import Adaptive
-from router_server.core.admission import Admission
 from router_server.core.breaker import BreakerSettings, BreakerState
 from router_server.core.checks import Checks, unreported
 from router_server.core.deadline import Timeouts
@@ -25,6 +25,7 @@ from router_server.core.observer import Observer
 from router_server.core.observers import fan_out
 from router_server.core.prefixes import PrefixOrder
 from router_server.core.provider import ReportsLoad, Surroundings
+from router_server.core.quotas import Quotas
 from router_server.core.replicas import EndpointOrder, ReplicatedTarget, least_loaded
 from router_server.core.reports import SharedReports
 from router_server.core.router import Router, RouterSettings, no_direct
@@ -39,7 +40,9 @@ from router_server.pricing import cost_function
 from router_server.providers import load_kind
 from router_server.routing import Routing
 from router_server.shadowing import most_copies, shadowing
+from router_server.state.opening import State
 from router_server.state.store import key
+from router_server.state.windows import SharedQuotas
 
 Clock = Callable[[], float]
 
@@ -125,6 +128,7 @@ def assemble(
     engines: Path | None = None,
     shared: SharedValues | None = None,
     copies: Observer | None = None,
+    quotas: Quotas | None = None,
 ) -> Assembly:
     """Build the router that ``config`` describes. Opens no connection.
 
@@ -136,6 +140,7 @@ def assemble(
         engines: the folder of the engines' sockets, where there are any.
         shared: what replicas share, or None where each process is on its own.
         copies: sees the copies of calls that shadows are sent; None: ``observer`` does.
+        quotas: counts what callers use; None: this process alone does.
 
     Raises:
         SetupError: a provider lacks something that only the machine can give.
@@ -180,9 +185,7 @@ def assemble(
         direct=parts.direct(providers, direct) if config.server.allow_direct else no_direct,
     )
     shadows = shadowing(config, router, targets, copies or observer, clock=clock, settings=settings)
-    door: CallRouter = shadows or router
-    if config.auth is not None:
-        door = Admission(door, router.canonical, authenticated=True)
+    door = admitted(config, shadows or router, router.canonical, quotas or SharedQuotas(State(None)))
     return Assembly(upstreams, targets, routes, checks, loads, door, direct, shadows)
 
 

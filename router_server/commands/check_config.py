@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from router_server.commands.exits import Exit
 from router_server.commands.terminal import name_mistakes, say, warn
 from router_server.config import Config, ConfigError, load, warnings_of
+from router_server.config.callers import RatesConfig
 from router_server.config.route_words import route_words
 
 
@@ -24,12 +25,23 @@ def run(arguments: argparse.Namespace) -> Exit:
         say(f"  {name:<{width}}  {route_words(route)}")
     if config.redis is not None:
         say(f"Replicas share their state in {config.redis}.")
-    for line in _callers(config):
+    for line in (*_callers(config), *_limits(config)):
         say(line)
     if config.alerts is not None:
         say(f"A webhook is told when a target has been down, or back, for {config.alerts.after:g}s.")
     warn(warnings_of(config))
     return Exit.OK
+
+
+def _limits(config: Config) -> Iterator[str]:
+    limited: dict[str, RatesConfig | None] = {}
+    if config.limits is not None:
+        limited = {"each caller": config.limits.caller, "each user": config.limits.user}
+    limited |= {f"route {name}": route.limits for name, route in config.routes.items()}
+    for whose, limits in limited.items():
+        if limits is not None:
+            amounts = (f"{what} {amount}" for what, amount in limits.model_dump(exclude_none=True).items())
+            yield f"Limits of {whose}: {', '.join(amounts)}."
 
 
 def _callers(config: Config) -> Iterator[str]:

@@ -15,6 +15,8 @@ def check_auth(config: Config) -> Iterator[Finding]:
     """Yield what ``auth`` asks for and does not get."""
     auth = config.auth
     if auth is None:
+        if config.limits is not None and config.limits.caller is not None:
+            yield Finding(("limits", "caller"), "needs auth, which says who calls; set it, or limit routes")
         return
     if auth.api_keys is not None:
         yield from _api_keys(config, auth.api_keys)

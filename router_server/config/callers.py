@@ -70,6 +70,11 @@ class RatesConfig(Section):
         default=None, description="tokens, prompts and answers together; null: any number"
     )
 
+    @property
+    def quota(self) -> Quota:
+        """The same for the core."""
+        return Quota(self.requests_per_minute, self.tokens_per_minute)
+
 
 class CallerLimitsConfig(RatesConfig):
     """How much one caller may use."""
@@ -99,6 +104,17 @@ class CallersConfig(Section):
     )
     limits: CallerLimitsConfig | None = Field(
         default=None, description="of each of them; null: those of `limits.caller`"
+    )
+
+
+class LimitsConfig(Section):
+    """How much callers may use, whichever routes they name."""
+
+    caller: CallerLimitsConfig | None = Field(
+        default=None, description="each caller who has no limits of its own; needs auth"
+    )
+    user: CallerLimitsConfig | None = Field(
+        default=None, description="each user of a caller, where the call names one in user_id"
     )
 
 

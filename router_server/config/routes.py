@@ -9,6 +9,7 @@ from typing import Any, Final, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from router_server.config.callers import RatesConfig
 from router_server.config.section import Section
 from router_server.config.values import Belonging, Count, Patience, RouteName, Share, Timeout
 from router_server.core.hedge import Percentile
@@ -117,6 +118,9 @@ class RouteConfig(Section):
     )
     fallback: tuple[str, ...] = Field(
         default=(), description="names from targets that are asked in this order after all of those"
+    )
+    limits: RatesConfig | None = Field(
+        default=None, description="how much all its callers together may use; null: any amount"
     )
     aliases: tuple[RouteName, ...] = Field(
         default=(), description="further names that callers may use for it"

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from router_server.config.alerts import AlertsConfig
-from router_server.config.callers import AuthConfig
+from router_server.config.callers import AuthConfig, LimitsConfig
 from router_server.config.routes import RouteConfig
 from router_server.config.section import PARTIAL, Section
 from router_server.config.shared import RedisUrl
@@ -265,6 +265,9 @@ class Config(Section):
     )
     auth: AuthConfig | None = Field(
         default=None, description="who may call; null: whoever reaches the port, see docs/auth.md"
+    )
+    limits: LimitsConfig | None = Field(
+        default=None, description="how much callers may use, see docs/limits.md; null: any amount"
     )
     providers: dict[Name, ProviderConfig] = Field(default_factory=dict, description="upstream APIs by name")
     targets: dict[RouteName, TargetConfig] = Field(default_factory=dict, description="models by name")

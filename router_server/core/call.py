@@ -63,6 +63,7 @@ class Call:
         self.first_choice = ""
         self.first_delta_at: float | None = None
         self.usage: Usage | None = None
+        self._tell = invocation.ended
         self._answering: Target | None = None
         self._reported_model = ""
 
@@ -149,20 +150,21 @@ class Call:
     ) -> None:
         answered = error is None and not cancelled
         target = self._answering if answered else None
-        self.observation.ended(
-            CallRecord(
-                start=self.start,
-                duration=self.clock() - self.began,
-                target=target.configured if target else "",
-                provider=target.provider if target else "",
-                model=target.settings.model if target else "",
-                attempts=tuple(self.records),
-                error=error,
-                cancelled=cancelled,
-                phase=phase,
-                time_to_first_token=None if self.first_delta_at is None else self.first_delta_at - self.began,
-                usage=self.usage if answered else self.billed(),
-                user_id=self.request.user_id,
-                labels=self.request.labels,
-            )
+        record = CallRecord(
+            start=self.start,
+            duration=self.clock() - self.began,
+            target=target.configured if target else "",
+            provider=target.provider if target else "",
+            model=target.settings.model if target else "",
+            attempts=tuple(self.records),
+            error=error,
+            cancelled=cancelled,
+            phase=phase,
+            time_to_first_token=None if self.first_delta_at is None else self.first_delta_at - self.began,
+            usage=self.usage if answered else self.billed(),
+            user_id=self.request.user_id,
+            labels=self.request.labels,
         )
+        self.observation.ended(record)
+        if self._tell is not None:
+            self._tell(record)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from router_server.core.errors import AttemptSummary
+from router_server.core.observer import CallRecord
 from router_server.core.principal import Principal
+from router_server.core.quotas import Standing
 from router_server.core.types import Answer, Delta, FinishReason, Operation, Usage, Vectors
 
 
@@ -91,13 +94,22 @@ class ModelInfo:
     available: bool
 
 
+def _unheard(_standing: Standing) -> None:
+    """Nobody asks."""
+
+
 @dataclass(frozen=True, slots=True)
 class Invocation:
     """What the edge knows of one call: its id, and the seconds the caller gives it (None: no deadline).
 
-    ``principal`` is who calls, None where nobody asks who it is.
+    Attributes:
+        principal: who calls, None where nobody asks who it is.
+        stands: told how far the caller's limits are used, where there are any.
+        ended: told of the call when it is over, if it was routed at all.
     """
 
     call_id: str
     timeout: float | None = None
     principal: Principal | None = None
+    stands: Callable[[Standing], None] = field(default=_unheard, repr=False)
+    ended: Callable[[CallRecord], None] | None = field(default=None, repr=False)

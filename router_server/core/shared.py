@@ -56,7 +56,7 @@ class SharedValues(Protocol):
 class Patience:
     """How long one call may still wait for shared state; seconds."""
 
-    left: float = CALL_PATIENCE
+    left: float = field(default_factory=lambda: CALL_PATIENCE)
 
 
 _of_this_call: ContextVar[Patience | None] = ContextVar("patience", default=None)

@@ -20,6 +20,7 @@ from router_server.core.observer import (
     Observer,
 )
 from router_server.core.principal import Principal
+from router_server.core.quotas import Standing
 from router_server.core.results import Trail
 
 
@@ -34,6 +35,7 @@ class Rpc:
         trail: who answers, as far as that is known.
         call: the finished call, once there is one.
         principal: who calls, where that is asked and known.
+        standing: the caller's limit of which the least is left, where it has any.
     """
 
     request_id: str
@@ -42,6 +44,11 @@ class Rpc:
     trail: Trail | None = None
     call: CallRecord | None = None
     principal: Principal | None = None
+    standing: Standing | None = None
+
+    def stands(self, standing: Standing) -> None:
+        """Note how far the caller's limits are used."""
+        self.standing = standing
 
 
 _current: ContextVar[Rpc | None] = ContextVar("rpc", default=None)

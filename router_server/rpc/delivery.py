@@ -15,7 +15,7 @@ from grpc import aio
 
 from router_server.core.errors import Reason, RouterError
 from router_server.rpc.current import Rpc
-from router_server.rpc.metadata import answered_by, identity
+from router_server.rpc.metadata import identity, outcome
 from router_server.rpc.stall import StalledError, Steps, each_within
 from router_server.rpc.status import status_of
 
@@ -42,7 +42,7 @@ class Delivery:
     async def announce(self, rpc: Rpc, context: Context) -> None:
         """Send the metadata that goes ahead of a unary answer, and set what follows it."""
         await _send_identity(rpc, context)
-        context.set_trailing_metadata(answered_by(rpc.trail))
+        context.set_trailing_metadata(outcome(rpc))
 
     async def send_all(self, rpc: Rpc, context: Context, responses: AsyncGenerator[Any, None]) -> None:
         """Send a stream to its end; whatever happens, ``responses`` is closed before this returns.
@@ -59,7 +59,7 @@ class Delivery:
                 Reason.STREAM_INTERRUPTED,
                 f"the caller took no message for {self._write_timeout:g} s; read the stream as it arrives",
             ) from None
-        context.set_trailing_metadata(answered_by(rpc.trail))
+        context.set_trailing_metadata(outcome(rpc))
 
     async def refuse(self, rpc: Rpc, context: Context, error: RouterError) -> NoReturn:
         """End the RPC with the status of ``error``.
@@ -69,7 +69,7 @@ class Delivery:
             CancelledError: the caller is gone, or does not read.
         """
         status = status_of(error, request_id=rpc.request_id, remaining=context.time_remaining())
-        trailers = (*status.trailing_metadata, *identity(rpc), *answered_by(rpc.trail))
+        trailers = (*status.trailing_metadata, *identity(rpc), *outcome(rpc))
         try:
             async with asyncio.timeout(_REFUSAL_TIME):
                 await context.abort(status.code, status.message, trailers)

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from math import ceil
 from random import getrandbits
 from urllib.parse import quote
 
+from router_server.core.quotas import Standing
 from router_server.core.results import Trail
 from router_server.rpc.current import Rpc
 
@@ -49,8 +51,22 @@ def identity(rpc: Rpc) -> Metadata:
     return (*named, ("x-trace-id", rpc.trace_id)) if rpc.trace_id else named
 
 
-def answered_by(trail: Trail | None) -> Metadata:
-    """Return the trailers that tell who answered."""
+def outcome(rpc: Rpc) -> Metadata:
+    """Return the trailers: who answered, and how far the caller's limits are used."""
+    answered = _answered_by(rpc.trail)
+    return answered if rpc.standing is None else (*answered, *_limits(rpc.standing))
+
+
+def _limits(standing: Standing) -> Metadata:
+    return (
+        ("x-ratelimit-limit", str(standing.limit)),
+        ("x-ratelimit-remaining", str(standing.remaining)),
+        ("x-ratelimit-reset", str(ceil(standing.reset))),
+        ("x-ratelimit-resource", standing.resource),
+    )
+
+
+def _answered_by(trail: Trail | None) -> Metadata:
     if trail is None or not trail.target:
         return ()
     target = (("x-router-target", _ascii(trail.target)),)

@@ -80,4 +80,4 @@ class ModelRouterService(ModelRouterServiceServicer):
 
 def _invocation(context: Context) -> Invocation:
     rpc = current_rpc()
-    return Invocation(rpc.call_id, context.time_remaining(), rpc.principal)
+    return Invocation(rpc.call_id, context.time_remaining(), rpc.principal, rpc.stands)

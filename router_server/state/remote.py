@@ -51,6 +51,9 @@ class RedisStore:
             socket_connect_timeout=_CONNECT,
             socket_timeout=_CONNECT,
             retry=Retry(NoBackoff(), 0),
+            # A connection is made without a word, since a burst of calls makes many of them at once.
+            protocol=2,
+            driver_info=None,
             maint_notifications_config=MaintNotificationsConfig(enabled=False),
         )
         self._redis: Redis = Redis(connection_pool=pool)

@@ -132,8 +132,12 @@ def test_check_config_says_how_callers_are_known(tmp_path: Path, capsys: pytest.
     (tmp_path / "keys.yaml").touch()
     config = tmp_path / "router.yaml"
     jwt = "jwt: {jwks: 'https://id.example/jwks', issuer: 'https://id.example', audience: models}"
-    config.write_text(f"{CONFIG}auth: {{api_keys: keys.yaml, {jwt}}}\n")
+    limits = "limits: {caller: {requests_per_minute: 60, max_concurrency: 4}}"
+    routes = CONFIG.replace("[t]}", "[t], limits: {tokens_per_minute: 900}}")
+    config.write_text(f"{routes}auth: {{api_keys: keys.yaml, {jwt}}}\n{limits}\n")
     assert main(["check-config", str(config)]) is Exit.OK
     shown = capsys.readouterr().out
     assert f"Callers show API keys, kept in {tmp_path}/keys.yaml." in shown
     assert "Callers show tokens of https://id.example for models." in shown
+    assert "Limits of each caller: requests_per_minute 60, max_concurrency 4." in shown
+    assert "Limits of route chat: tokens_per_minute 900." in shown

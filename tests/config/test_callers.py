@@ -77,6 +77,20 @@ def test_each_mistake_says_what_to_do(text: str, key: str, words: str) -> None:
     assert words in problem.message
 
 
+@pytest.mark.parametrize(
+    ("text", "key", "words"),
+    [
+        ("limits: {caller: {requests_per_minute: 5}}", "limits.caller", "needs auth"),
+        ("limits: {user: {requests_per_minute: 0}}", "limits.user.requests_per_minute", "at least 1"),
+        ("limits: {key: {requests_per_minute: 5}}", "limits.key", "unknown key"),
+    ],
+)
+def test_limits_that_limit_nobody(text: str, key: str, words: str) -> None:
+    problem = only_mistake(f"{VALID}{text}")
+    assert problem.key == key
+    assert words in problem.message
+
+
 def test_an_identity_provider_on_this_machine_needs_no_tls() -> None:
     for host in ("localhost:8080", "127.0.0.1", "[::1]:80"):
         assert auth_of(f"{{jwt: {{jwks: 'http://{host}/keys', issuer: a, audience: b}}}}").jwt

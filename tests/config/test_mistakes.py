@@ -62,7 +62,7 @@ def test_ten_mistakes_are_named_at_once_each_with_key_and_line(tmp_path: Path) -
         (
             "queue: null",
             "queue",
-            "unknown key; known here: alerts, auth, providers, redis, routes, server, targets, telemetry",
+            "known here: alerts, auth, limits, providers, redis, routes, server, targets, telemetry",
         ),
         ("server: {lisen: 1}", "server.lisen", "did you mean listen?"),
         ("server: {admin: 1}", "server.admin", "did you mean admin_listen?"),

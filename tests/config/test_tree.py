@@ -62,6 +62,7 @@ def test_the_example_is_valid_and_shows_the_defaults() -> None:
     assert config.telemetry == Config().telemetry
     assert config.redis == Config().redis
     assert config.auth == Config().auth
+    assert config.limits == Config().limits
     plain = ProviderConfig.model_validate({"kind": "openai", "api_key": "a"})
     assert config.providers["openai"].model_dump() == plain.model_dump()
     assert list(config.routes) == ["chat-default", "chat-balanced", "embed-default"]
