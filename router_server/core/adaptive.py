@@ -98,7 +98,10 @@ class Adaptive:
     def _decrease(self, places: int) -> None:
         # From what was in flight, as in RFC 5681: places that nobody took were not what was too much. But by
         # half at most, since a 429 may be about calls in a minute, not at once.
-        self._limiter.max_concurrency = max(self._least, places, self._limiter.max_concurrency // 2)
+        limiter = self._limiter
+        fewer = max(self._least, places, limiter.max_concurrency // 2)
+        # The limits may have been lowered since this began.
+        limiter.max_concurrency = min(fewer, limiter.limits.max_concurrency)
         self._decreased_at = self._clock()
         self._credit = 0
 

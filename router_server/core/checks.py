@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 import time
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 
 from router_server.core.breaker import BreakerState
 from router_server.core.errors import BreakerEffect, UpstreamError
 from router_server.core.status import CheckReport
 from router_server.core.target import HealthCheck, Target, Upstream
+from router_server.core.tending import Tending
 
 _log = logging.getLogger(__name__)
 
@@ -44,22 +47,31 @@ class Checks:
         changed: Callable[[], None],
         reported: Callable[[Upstream, CheckReport], None] = unreported,
     ) -> None:
-        self._upstreams = upstreams
-        self._targets_of = targets_of
         self._changed = changed
         self._reported = reported
         self._suspects: dict[Target, BreakerEffect] = {}
-        self._asked: dict[Upstream, asyncio.Event] = {upstream: asyncio.Event() for upstream in upstreams}
+        self._asked: dict[Upstream, asyncio.Event] = {}
+        self._tending = Tending(self._watch, lambda upstream: f"check {upstream.name}")
+        self.change(upstreams, targets_of)
+
+    def change(
+        self, upstreams: Sequence[Upstream], targets_of: Callable[[Upstream], Sequence[Target]]
+    ) -> None:
+        """Check these providers from now on; those that were checked before keep their schedule."""
+        self._targets_of = targets_of
+        self._asked = {upstream: self._asked.get(upstream, asyncio.Event()) for upstream in upstreams}
+        kept = {target for upstream in upstreams for target in targets_of(upstream)}
+        self._suspects = {target: effect for target, effect in self._suspects.items() if target in kept}
+        self._tending.change(upstream for upstream in upstreams if upstream.check is not None)
 
     async def run(self) -> None:
         """Check every provider until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            for upstream in self._upstreams:
-                if upstream.check is not None:
-                    group.create_task(self._watch(upstream, upstream.check), name=f"check {upstream.name}")
+        await self._tending.run()
 
     def soon(self, target: Target, effect: BreakerEffect) -> None:
         """Check the target's provider now; a failure is then held against the target."""
+        if target.upstream not in self._asked:
+            return  # a call that outlived the target
         self._suspects[target] = effect
         self.ask(target.upstream)
 
@@ -89,16 +101,23 @@ class Checks:
         self._reported(upstream, report)
         return well
 
-    async def _watch(self, upstream: Upstream, settings: HealthCheck) -> None:
+    async def _watch(self, upstream: Upstream) -> None:
+        settings = upstream.check or HealthCheck()
         asked = self._asked[upstream]
+        # Checked before it came here, under other settings: its turn comes when it would have come.
+        await self._turn(asked, self._pause(upstream, settings) - _age(upstream.last_check))
         while True:
             asked.clear()
             await self.check(upstream, settings)
-            try:
-                async with asyncio.timeout(self._pause(upstream, settings)):
-                    await asked.wait()
-            except TimeoutError:
-                continue
+            await self._turn(asked, self._pause(upstream, settings))
+
+    @staticmethod
+    async def _turn(asked: asyncio.Event, pause: float) -> None:
+        if pause <= 0:
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(pause):
+                await asked.wait()
 
     def _pause(self, upstream: Upstream, settings: HealthCheck) -> float:
         targets = self._targets_of(upstream)
@@ -111,7 +130,7 @@ class Checks:
         for target in self._targets_of(upstream):
             # Asked because of this target: that the provider is well says nothing for its model or our
             # rights to it, so it rests until the next check that comes by itself.
-            suspicion = self._suspects.pop(target) if target in suspects else None
+            suspicion = self._suspects.pop(target, None) if target in suspects else None
             if well is not False and suspicion is None:
                 target.cooldown.unbench()
             if well:
@@ -121,6 +140,10 @@ class Checks:
             elif well is False and suspicion is BreakerEffect.CHECK:
                 target.breaker.check_failed()
         self._changed()
+
+
+def _age(report: CheckReport | None) -> float:
+    return math.inf if report is None else time.time() - report.at
 
 
 async def _verdict(upstream: Upstream, settings: HealthCheck) -> tuple[bool | None, str]:

@@ -121,6 +121,12 @@ class Limiter:
         """Tell whether a newcomer would get a slot at once."""
         return not self.paused and self.inflight < self.max_concurrency and gate.open
 
+    def change(self, limits: Limits) -> None:
+        """Go by ``limits`` from now on; who waits or is served already stays, also where that is too many."""
+        self.limits = limits
+        self.max_concurrency = limits.max_concurrency
+        self.admit()
+
     def pause(self) -> None:
         """Let nobody in from now on."""
         self.paused = True

@@ -16,6 +16,7 @@ from typing import Generic, Protocol, TypeVar
 
 from router_server.core.errors import UpstreamError
 from router_server.core.provider import EngineLoad, LoadPace, ReportsLoad
+from router_server.core.tending import Tending
 
 _log = logging.getLogger(__name__)
 
@@ -110,15 +111,19 @@ class LoadWatch(Generic[E]):
     """
 
     def __init__(self, engines: Sequence[tuple[E, ReportsLoad]], changed: Callable[[E], None]) -> None:
-        self._engines = engines
         self._changed = changed
+        self._engines: dict[E, ReportsLoad] = {}
+        self._tending = Tending(self._watch, lambda engine: f"load {engine.name}")
+        self.change(engines)
+
+    def change(self, engines: Sequence[tuple[E, ReportsLoad]]) -> None:
+        """Ask these engines from now on; those that were asked before are asked on."""
+        self._engines = {engine: asked for engine, asked in engines if asked.load_pace is not None}
+        self._tending.change(self._engines)
 
     async def run(self) -> None:
         """Ask until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            for engine, asked in self._engines:
-                if asked.load_pace is not None:
-                    group.create_task(self._watch(engine, asked, asked.load_pace), name=f"load {engine.name}")
+        await self._tending.run()
 
     async def ask(self, engine: E, asked: ReportsLoad) -> None:
         """Ask one engine once."""
@@ -134,7 +139,9 @@ class LoadWatch(Generic[E]):
         if engine.load.up is not before and before is not None:
             self._changed(engine)
 
-    async def _watch(self, engine: E, asked: ReportsLoad, pace: LoadPace) -> None:
+    async def _watch(self, engine: E) -> None:
+        asked = self._engines[engine]
+        pace = asked.load_pace or LoadPace()
         while True:
             await self.ask(engine, asked)
             await engine.load.next_turn(pace, busy=engine.inflight > 0)

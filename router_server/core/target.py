@@ -110,7 +110,7 @@ class TargetSettings:
     temperature: float | None = None
     embedding_space: str = ""
     provider_options: Json = field(default_factory=dict, repr=False)
-    cost: Callable[[Usage], int | None] = no_price
+    cost: Callable[[Usage], int | None] = field(default=no_price, compare=False)
 
 
 def _jitter() -> float:
