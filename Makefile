@@ -23,7 +23,7 @@ TIMEOUT := --timeout-method thread
 MAKEFLAGS += --no-print-directory
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help run test test-oldest test-vllm soak faults guard bench bench-full bench-peers check proto check-proto \
+.PHONY: help run test test-oldest test-vllm soak faults guard bench bench-full bench-vllm bench-peers check proto check-proto \
 	docs check-docs check-go baseline lock clean
 
 help: ## list the commands
@@ -56,6 +56,9 @@ bench: .venv/.dev .venv-bench/.done ## measure everything that is promised of sp
 
 bench-full: ## the same, longer, with a million calls
 	$(MAKE) bench ARGS="--full $(ARGS)"
+
+bench-vllm: .venv/.dev .venv-vllm/.done ## measure what the router adds before real vLLM on the CPU: five minutes; see docs/vllm.md
+	$(BIN)/python -m bench.vllm $(ARGS)
 
 bench-peers: .venv-litellm/.done ## install the gateways that `make bench` compares with: LiteLLM and Portkey
 	npm ci --prefix bench/peers --no-audit --no-fund

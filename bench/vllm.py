@@ -1,6 +1,6 @@
 """What the router adds before real vLLM: the same prompts straight to it and through the router, by turns.
 
-    make .venv-vllm/.done && .venv/bin/python -m bench.vllm
+    make bench-vllm
 
 Prints times to the first token, times per token and tokens per second as ratios of pairs, what the router's
 processor time was beside vLLM's, and what the router's queue does for small prompts. See docs/vllm.md.
@@ -27,15 +27,17 @@ from modelrouter import AsyncClient
 from tests.e2e.process import ServerProcess, served
 
 _CONCURRENCY: Final = (1, 8, 32)
-_CALLS: Final = {1: 4, 8: 16, 32: 32}
-"""Calls of one turn, by how many of them are under way at once."""
+_TURNS: Final = {1: 8, 8: 2, 32: 1}
+"""Turns of each way in one round, by how many calls are under way at once.
+
+Short, so that the rest of the machine changes little within a pair."""
 
 _SLOTS: Final = 4
 """What the queue of the router lets into vLLM at once, where it is on."""
 
-_BACKLOG: Final = 16
+_BACKLOG: Final = 12
 _SMALL: Final = 8
-_LARGE_WORDS: Final = 400
+_LARGE_WORDS: Final = 200
 _SUBJECTS: Final = ("the sea", "a clock", "iron", "bread", "a river", "glass", "the moon", "a bridge")
 _START: Final = 400.0
 
@@ -87,8 +89,8 @@ async def compare(bench: Bench, rounds: int, at_once: int) -> Pairs:
     """Let both ways take turns; who begins changes with every round."""
     turns: tuple[list[Turn], list[Turn]] = ([], [])
     router_cpu = vllm_cpu = 0.0
-    for number in range(rounds):
-        prompts = prompts_of(number, _CALLS[at_once])
+    for number in range(rounds * _TURNS[at_once]):
+        prompts = prompts_of(number, at_once)
         for way in ((0, 1), (1, 0))[number % 2]:
             before = bench.cpu
             turns[way].append(await turn((bench.straight, bench.through)[way], prompts, at_once))
@@ -192,5 +194,5 @@ async def _router(folder: Path, engine: Engine) -> AsyncIterator[ServerProcess]:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m bench.vllm", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=6, help="turns of each way at each concurrency")
+    parser.add_argument("--rounds", type=int, default=6, help="of turns, at each concurrency")
     asyncio.run(main(parser.parse_args().rounds))
