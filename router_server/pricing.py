@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
 
-from router_server.config.tree import PriceConfig
+from router_server.config.tree import Config, PriceConfig
 from router_server.core.target import no_price
 from router_server.core.types import Usage
 
@@ -34,6 +34,24 @@ def cost_function(kind: str, model: str, price: PriceConfig | None) -> Cost:
         return _configured(price)
     publisher = _PUBLISHERS.get(kind)
     return no_price if publisher is None else _published(publisher, model)
+
+
+def warnings_of_prices(config: Config) -> tuple[str, ...]:
+    """Return one sentence for each target whose price its route goes by, and which has none."""
+    return tuple(
+        f"routes.{name} asks the cheapest first, and the price of {target} is not known, so it comes last: "
+        f"set targets.{target}.price, to 0 if it costs nothing."
+        for name, route in config.routes.items()
+        if route.strategy == "lowest_cost"
+        for target in (one.target for one in route.targets)
+        if _price_of(config, target) is None
+    )
+
+
+def _price_of(config: Config, name: str) -> int | None:
+    target = config.targets[name]
+    kind = config.providers[target.provider].kind
+    return cost_function(kind, target.model, target.price)(Usage(1, 1))
 
 
 def _configured(price: PriceConfig) -> Cost:

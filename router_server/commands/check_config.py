@@ -11,6 +11,7 @@ from router_server.commands.terminal import name_mistakes, say, warn
 from router_server.config import Config, ConfigError, load, warnings_of
 from router_server.config.callers import RatesConfig
 from router_server.config.route_words import route_words
+from router_server.pricing import warnings_of_prices
 
 
 def run(arguments: argparse.Namespace) -> Exit:
@@ -29,7 +30,7 @@ def run(arguments: argparse.Namespace) -> Exit:
         say(line)
     if config.alerts is not None:
         say(f"A webhook is told when a target has been down, or back, for {config.alerts.after:g}s.")
-    warn(warnings_of(config))
+    warn((*warnings_of(config), *warnings_of_prices(config)))
     return Exit.OK
 
 

@@ -12,6 +12,7 @@ from router_server.commands.exits import Exit
 from router_server.commands.terminal import fail, name_mistakes, say, warn
 from router_server.config import Config, ConfigError, default_config, listening, load, warnings_of
 from router_server.loop import new_loop
+from router_server.pricing import warnings_of_prices
 
 
 def run(arguments: argparse.Namespace) -> Exit:
@@ -20,7 +21,7 @@ def run(arguments: argparse.Namespace) -> Exit:
         config = _configuration(arguments)
     except ConfigError as error:
         return name_mistakes(error)
-    warn(warnings_of(config))
+    warn((*warnings_of(config), *warnings_of_prices(config)))
     try:
         with asyncio.Runner(loop_factory=new_loop) as runner:
             runner.run(_serve(config))

@@ -109,6 +109,19 @@ def test_a_warning_is_no_mistake(folder: Path, capsys: pytest.CaptureFixture[str
     assert capsys.readouterr().err.startswith("warning: server.listen 0.0.0.0:50051 is reachable")
 
 
+def test_a_price_that_a_route_goes_by_and_nobody_knows_is_a_warning(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = MOCK.replace("[t, u]", "[t, u], strategy: lowest_cost").replace(
+        "model: y", "model: y, price: {{}}"
+    )
+    assert main(["check-config", str(file_of(folder, text))]) == Exit.OK
+    out, err = capsys.readouterr()
+    assert "t or u whichever is cheapest for the call" in out
+    assert "the price of t is not known, so it comes last: set targets.t.price" in err
+    assert "price of u" not in err
+
+
 @pytest.mark.parametrize(
     "arguments", [[], ["srve"], ["check-config"], ["status", "--timeout", "0"], ["serve", "x"]]
 )

@@ -85,6 +85,9 @@ async def test_a_user_moves_when_home_fails_and_returns_when_it_is_well(route: R
         assert await route.asked() == "b"
         route.unwell = {}
         assert await route.asked() == "a"
+        kept = await route.allocation.recall(ChatRequest("r", (), user_id="u"))
+        assert kept is not None
+        assert kept.known == Seat("a"), "the stand-in is dropped, not put aside for the next time"
 
 
 async def test_a_stand_in_that_fails_gets_one_of_its_own(route: Route) -> None:

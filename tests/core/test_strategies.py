@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from router_server.core.errors import Outcome
+from router_server.core.observer import AttemptRecord, AttemptStart
 from router_server.core.plan import Candidate, Demand, make_plan
 from router_server.core.speeds import SpeedBoard
 from router_server.core.strategies import (
@@ -167,6 +168,23 @@ def test_an_average_follows_what_is_new() -> None:
     for _ in range(30):
         times.measure(a=2.0)
     assert times.board.expected("a", Operation.CHAT) == pytest.approx(2.0, rel=0.01)
+
+
+def test_attempts_that_answered_or_ran_out_of_time_are_measured_and_no_others() -> None:
+    board = Times().board
+    for target, outcome, first in (
+        ("streamed", Outcome.OK, 0.25),
+        ("whole", Outcome.OK, None),
+        ("late", Outcome.TIMEOUT, None),
+        ("down", Outcome.UNAVAILABLE, None),
+        ("lost", Outcome.CANCELLED, 0.5),
+    ):
+        start = AttemptStart("c", Operation.CHAT, "r", target, "p", "scripted", "m", 1)
+        board.ended(AttemptRecord(start, outcome, 5.0, queue_wait=2.0, time_to_first_token=first))
+    expected = {
+        name: board.expected(name, Operation.CHAT) for name in ("streamed", "whole", "late", "down", "lost")
+    }
+    assert expected == {"streamed": 0.25, "whole": 3.0, "late": 3.0, "down": None, "lost": None}
 
 
 def test_the_cheapest_depends_on_the_call() -> None:
