@@ -10,7 +10,6 @@ import asyncio
 import math
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import replace
 from typing import TypeVar, cast
 
 from router_server.core.adaptive import Place
@@ -28,15 +27,23 @@ from router_server.core.errors import (
     UpstreamError,
 )
 from router_server.core.hedge import HEDGE_LOST
+from router_server.core.limiter import Limiter
 from router_server.core.measures import Measures
 from router_server.core.observer import AttemptObservation, AttemptRecord, AttemptStart
+from router_server.core.options import options_for
 from router_server.core.provider import UpstreamChat, UpstreamEmbed
 from router_server.core.target import Target
-from router_server.core.types import ChatRequest, EmbedRequest, Generation, Json, StreamItem, Usage
+from router_server.core.types import ChatRequest, EmbedRequest, Json, StreamItem, Usage
 
 T = TypeVar("T")
 
 _FORBIDDEN = 403
+
+_NOT_CONNECTED = Timer(0.0, 0.0)
+"""The limit of connecting before a permit is held."""
+
+_INTERNAL_ERROR = UpstreamError(Outcome.UNAVAILABLE, "internal_error", blameless=True)
+"""What a bug makes of an attempt; only read, never raised."""
 
 
 class Attempt:
@@ -55,6 +62,7 @@ class Attempt:
         self.call = call
         self.target = target
         self.measures = Measures()
+        self.usage: Usage | None = None  # with its cost, once the attempt is over
         self._engine = target.upstream.engine
         self._step = step
         self._check_soon = check_soon
@@ -78,8 +86,8 @@ class Attempt:
         self._place: Place | None = None
         self._lost = False
         self._timers = Timers(target.settings.timeouts, lambda: call.remaining, others_left=step.others_left)
-        self._connect = self._timers.connect()
-        self._callers_options = _options(
+        self._connect = _NOT_CONNECTED
+        self._callers_options = options_for(
             call.request.provider_options, target.upstream.kind, target.upstream.name
         )
 
@@ -96,7 +104,7 @@ class Attempt:
             raise UpstreamError(Outcome.CIRCUIT_OPEN, "breaker_open")
         self.call.asked += 1
         self._observation = self.call.observation.attempt(self._start)
-        failure: UpstreamError | None = UpstreamError(Outcome.UNAVAILABLE, "internal_error", blameless=True)
+        failure: UpstreamError | None = _INTERNAL_ERROR
         try:
             result = await self._with_permit(work)
             failure = None
@@ -121,28 +129,15 @@ class Attempt:
     def chat(self, request: ChatRequest, continuation: str | None = None) -> UpstreamChat:
         """Return the upstream's request, with the target's defaults and caps applied."""
         settings = self.target.settings
-        generation = request.generation
-        generation = replace(
-            generation,
-            max_output_tokens=self.output_limit(generation),
-            temperature=settings.temperature if generation.temperature is None else generation.temperature,
-        )
         return UpstreamChat(
             model=settings.model,
-            request=replace(request, generation=generation),
+            request=settings.applied_to(request),
             options=self._options,
             headers=self._headers(),
             connect_timeout=self._connect.limit,
             priority=request.routing.priority,
             continuation=continuation,
         )
-
-    def output_limit(self, generation: Generation) -> int | None:
-        """Return how many tokens the answer may have: the caller's wish, within the target's cap."""
-        cap, wish = self.target.settings.max_output_tokens, generation.max_output_tokens
-        if wish is None or cap is None:
-            return cap if wish is None else wish
-        return min(wish, cap)
 
     def embed(self, request: EmbedRequest) -> UpstreamEmbed:
         """Return the upstream's request."""
@@ -216,13 +211,11 @@ class Attempt:
 
     async def _with_permit(self, work: Callable[[Attempt], Awaitable[T]]) -> T:
         limiter = self.target.upstream.limiter
-        # What an engine takes to start or wake has nothing to do with how long a full queue is worth it.
-        patience = math.inf if limiter.paused else limiter.limits.queue_timeout
         permit = await limiter.acquire(
             self.target.gate,
             priority=self.call.request.routing.priority,
             size=self.call.prompt_tokens,
-            max_wait=0.0 if self._step.hedge or self._step.waited else self._timers.queue(patience).limit,
+            max_wait=self._patience(limiter),
         )
         try:
             self.measures.permitted_at = self.call.clock()
@@ -232,6 +225,14 @@ class Attempt:
             return await work(self)
         finally:
             permit.release()
+
+    def _patience(self, limiter: Limiter) -> float:
+        """Return how long a permit is waited for, in seconds."""
+        if self._step.hedge or self._step.waited or limiter.has_room(self.target.gate):
+            return 0.0
+        # What an engine takes to start or wake has nothing to do with how long a full queue is worth it.
+        patience = math.inf if limiter.paused else limiter.limits.queue_timeout
+        return self._timers.queue(patience).limit
 
     def _saw_token(self) -> None:
         self._tell_engine()
@@ -322,6 +323,7 @@ class Attempt:
         measures = self.measures
         usage = measures.consumed(failure, self.call.prompt_tokens)
         now = self.call.clock()
+        self.usage = None if usage is None else self.priced(usage)
         return AttemptRecord(
             start=self._start,
             outcome=Outcome.OK if failure is None else failure.outcome,
@@ -331,7 +333,7 @@ class Attempt:
             time_per_token=measures.time_per_token(usage),
             error_reason="" if failure is None else failure.reason,
             status=None if failure is None else failure.status,
-            usage=None if usage is None else self.priced(usage),
+            usage=self.usage,
             reported_model=measures.reported_model,
             finish_reason=measures.finish_reason,
             answer=measures.answer,
@@ -341,11 +343,7 @@ class Attempt:
     def priced(self, usage: Usage) -> Usage:
         """Return ``usage`` with its cost, where the price is known."""
         cost = self.target.settings.cost(usage)
-        return usage if cost is None else replace(usage, cost_nano_usd=cost)
-
-
-def _options(options: Mapping[str, Json], kind: str, name: str) -> Json:
-    return {**options.get(kind, {}), **options.get(name, {})}
+        return usage if cost is None else usage.costing(cost)
 
 
 def _is_being_cancelled() -> bool:

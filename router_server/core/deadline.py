@@ -6,7 +6,7 @@ Pure arithmetic on seconds of a monotonic clock that the caller reads. Refuses t
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 MIN_ATTEMPT = 0.1
 """Seconds that an attempt needs to be worth starting."""
@@ -115,8 +115,10 @@ class Timers:
 
     def connect(self) -> Timer:
         """Return the timer of connecting; it ends before the one around it, so that the culprit is known."""
-        timer, remaining = self._share(self._timeouts.connect), self._remaining()
-        return replace(timer, limit=min(timer.limit, max(remaining - _CONNECT_MARGIN, remaining / 2)))
+        configured, remaining = self._timeouts.connect, self._remaining()
+        timer = share(configured, remaining, others_left=self._others_left)
+        latest = max(remaining - _CONNECT_MARGIN, remaining / 2)
+        return timer if timer.limit <= latest else Timer(latest, configured)
 
     def unary(self) -> Timer:
         """Return the timer of a whole answer."""

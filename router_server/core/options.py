@@ -6,8 +6,10 @@ here is refused for every kind, at the edge and again by the provider. Refuses t
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
+
+from router_server.core.types import Json
 
 REFUSED_OPTIONS: Final[frozenset[str]] = frozenset(
     {
@@ -30,3 +32,8 @@ REFUSED_OPTIONS: Final[frozenset[str]] = frozenset(
 def refused_options(names: Iterable[str]) -> tuple[str, ...]:
     """Return those of ``names`` that a caller may not set, sorted; empty where all are fine."""
     return tuple(sorted(REFUSED_OPTIONS.intersection(names)))
+
+
+def options_for(options: Mapping[str, Json], kind: str, name: str) -> Json:
+    """Return a caller's options for a provider: those of its kind, under those of its own name."""
+    return {**options.get(kind, {}), **options.get(name, {})} if options else {}

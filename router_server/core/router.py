@@ -122,7 +122,7 @@ class Router:
         with call.recorded():
             attempt, answer = await self._first_answer(call, route, work)
             call.answering(attempt.target, answer.reported_model)
-            call.usage = attempt.priced(attempt.measures.usage or Usage())
+            call.usage = attempt.usage or attempt.priced(Usage())
         return ChatResult(invocation.call_id, request.model, answer, call.usage, call.trail())
 
     async def embed(self, request: EmbedRequest, invocation: Invocation) -> EmbedResult:
@@ -144,7 +144,7 @@ class Router:
         with call.recorded():
             attempt, answer = await self._first_answer(call, route, work)
             call.answering(attempt.target, answer.reported_model)
-            call.usage = attempt.priced(attempt.measures.usage or Usage())
+            call.usage = attempt.usage or attempt.priced(Usage())
         return EmbedResult(invocation.call_id, request.model, answer.vectors, call.usage, call.trail())
 
     async def stream(self, request: ChatRequest, invocation: Invocation) -> AsyncGenerator[StreamEvent, None]:
@@ -219,9 +219,8 @@ class Router:
 
     async def _journey(self, call: Call, route: Route) -> Journey:
         plan = await _allotted_plan(call, route, route.allocation) if route.allocation else _plan(call, route)
-        call.planned(plan, {target.configured: target.provider for target in route.targets})
-        targets = {endpoint.name: endpoint for target in route.targets for endpoint in target.endpoints}
-        return Journey(call, plan, targets, self._checks.soon, route.hedging)
+        call.planned(plan, route.providers)
+        return Journey(call, plan, route.endpoints, self._checks.soon, route.hedging)
 
     def _call(
         self, operation: Operation, route: Route, request: ChatRequest | EmbedRequest, invocation: Invocation

@@ -135,7 +135,7 @@ class Streaming:
 
     def _continued(self, attempt: Attempt) -> tuple[ChatRequest, str]:
         generation = self._request.generation
-        limit = attempt.output_limit(generation)
+        limit = attempt.target.settings.output_limit(generation)
         if limit is not None:
             limit = max(1, limit - self._kept_tokens())
         request = replace(self._request, generation=replace(generation, max_output_tokens=limit))
@@ -197,7 +197,7 @@ class Streaming:
 
     def _finish(self, attempt: Attempt, reason: FinishReason) -> None:
         self._running = None
-        usage = attempt.priced(attempt.measures.usage or Usage())
+        usage = attempt.usage or attempt.priced(Usage())
         self._call.usage = self._kept + usage if self._resuming else usage
         self._call.answering(attempt.target, attempt.measures.reported_model)
         self._outbox.add(self._machine.end(reason, self._call.usage))

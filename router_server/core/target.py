@@ -6,8 +6,8 @@ Refuses to decide anything: `plan` does, from the views that are taken here.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from router_server.core.adaptive import Adaptive
@@ -26,7 +26,15 @@ from router_server.core.pace import Pace
 from router_server.core.plan import Candidate, Demand, Strategy, ordered
 from router_server.core.provider import Capability, Provider
 from router_server.core.status import CheckReport
-from router_server.core.types import EmbedRequest, Json, Operation, StreamRecovery, Usage
+from router_server.core.types import (
+    ChatRequest,
+    EmbedRequest,
+    Generation,
+    Json,
+    Operation,
+    StreamRecovery,
+    Usage,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +119,25 @@ class TargetSettings:
     embedding_space: str = ""
     provider_options: Json = field(default_factory=dict, repr=False)
     cost: Callable[[Usage], int | None] = field(default=no_price, compare=False)
+
+    def output_limit(self, generation: Generation) -> int | None:
+        """Return how many tokens an answer may have: the caller's wish, within the target's cap."""
+        cap, wish = self.max_output_tokens, generation.max_output_tokens
+        if wish is None or cap is None:
+            return cap if wish is None else wish
+        return min(wish, cap)
+
+    def applied_to(self, request: ChatRequest) -> ChatRequest:
+        """Return ``request`` with the target's defaults and caps; itself where they change nothing."""
+        generation = request.generation
+        limit, temperature = self.output_limit(generation), generation.temperature
+        if temperature is None:
+            temperature = self.temperature
+        if limit == generation.max_output_tokens and temperature == generation.temperature:
+            return request
+        return replace(
+            request, generation=replace(generation, max_output_tokens=limit, temperature=temperature)
+        )
 
 
 def _jitter() -> float:
@@ -293,3 +320,13 @@ class Route:
     aliases: tuple[str, ...] = ()
     allocation: Allocation | None = None
     experiment: Experiment | None = None
+    endpoints: Mapping[str, Target] = field(init=False, repr=False, compare=False)
+    """Whoever serves it, by name: made once, as 200 targets would cost every call 20 µs."""
+    providers: Mapping[str, str] = field(init=False, repr=False, compare=False)
+    """The providers of its targets."""
+
+    def __post_init__(self) -> None:
+        """Fill in what follows from the targets."""
+        endpoints = {endpoint.name: endpoint for target in self.targets for endpoint in target.endpoints}
+        object.__setattr__(self, "endpoints", endpoints)
+        object.__setattr__(self, "providers", {target.configured: target.provider for target in self.targets})

@@ -292,6 +292,18 @@ class Usage:
             self.estimated or other.estimated,
         )
 
+    def costing(self, nano_usd: int) -> Usage:
+        """Return the same with its cost; `replace` takes 4 µs for that, and this 1."""
+        return Usage(
+            self.input_tokens,
+            self.output_tokens,
+            self.cache_read_input_tokens,
+            self.cache_write_input_tokens,
+            self.reasoning_output_tokens,
+            nano_usd,
+            self.estimated,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class TokenLogprob:
