@@ -94,7 +94,7 @@ class Surface:
 def read_load(page: str) -> Load | None:
     """Return the load that a page of metrics tells, or None where it has no such metrics.
 
-    Read by line: a full parser takes 15 ms of the event loop for vLLM's page.
+    Read by line: a full parser takes 30 ms of the event loop for vLLM's page.
     """
     requests: float | None = None
     progress = 0.0

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 
 ROOT = Path(__file__).parents[2]
-PATIENCE = 20.0
+PATIENCE = 40.0
 """Seconds that anything may take on a busy machine."""
 
 

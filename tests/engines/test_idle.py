@@ -59,7 +59,7 @@ async def test_a_call_waits_for_the_waking_no_longer_than_its_deadline(engine: F
     async with serving(config(engine, **SLEEPY)) as server:
         await becomes(server, "asleep")
         engine.order("drowsy_long")
-        late = await fails(server.stub.Chat(chat(), timeout=0.3))
+        late = await fails(server.stub.Chat(chat(), timeout=2))
         assert (late.reason, late.metadata["phase"]) == ("DEADLINE_EXCEEDED", "queue")
         assert state(server) == "waking"
         waiting = [asyncio.create_task(said(server)) for _ in range(3)]

@@ -82,7 +82,7 @@ async def test_until_it_is_ready_calls_wait_where_the_configuration_says_so(engi
         await until(lambda: len(engine.lives) == 1)
         waiting = asyncio.create_task(said(server, "both"))
         await until(lambda: server.limiter("local").queued == 1)
-        late = await fails(server.stub.Chat(chat(), timeout=0.4))
+        late = await fails(server.stub.Chat(chat(), timeout=2))
         assert (late.reason, late.metadata["phase"]) == ("DEADLINE_EXCEEDED", "queue")
         assert not waiting.done()
         engine.order()
@@ -161,7 +161,7 @@ async def test_one_in_which_requests_stand_still_is_restarted(engine: FakeEngine
         await becomes(server, "ready")
         await said(server)
         engine.order("stuck")
-        failure = await fails(server.stub.Chat(chat(), timeout=0.5))
+        failure = await fails(server.stub.Chat(chat(), timeout=2))
         assert failure.reason == "DEADLINE_EXCEEDED"
         await until(lambda: state(server) != "ready")
         engine.order()
