@@ -68,6 +68,17 @@ def test_another_failure_of_pip_is_told_in_its_words(clone: Path) -> None:
     assert ".venv/install.log" in done.stderr
 
 
+def test_without_a_torch_for_the_cpu_it_says_what_to_set(clone: Path) -> None:
+    done = make(
+        clone, ".venv-vllm/.done", f"PYTHON={sys.executable}", PIP_CONFIG_FILE=os.devnull, PIP_NO_INDEX="1"
+    )
+
+    assert done.returncode != 0
+    assert "torch==2.13.0+cpu" in done.stderr
+    assert "name it in PIP_EXTRA_INDEX_URL, or set PIP_FIND_LINKS" in done.stderr
+    assert not (clone / ".venv-vllm/.done").exists()
+
+
 @pytest.mark.parametrize("command", ["run", "test", "check", "proto"])
 def test_without_a_suitable_python_it_says_which_is_needed(clone: Path, tmp_path: Path, command: str) -> None:
     programs = tmp_path / "programs"
