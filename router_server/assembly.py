@@ -23,9 +23,10 @@ from router_server.core.limiter import Limiter, Limits
 from router_server.core.load import LoadWatch
 from router_server.core.observer import Observer
 from router_server.core.observers import fan_out
+from router_server.core.own_limit import OwnLimit
 from router_server.core.prefixes import PrefixOrder
 from router_server.core.provider import ReportsLoad, Surroundings
-from router_server.core.quotas import Quotas
+from router_server.core.quotas import Quotas, Subject
 from router_server.core.replicas import EndpointOrder, ReplicatedTarget, least_loaded
 from router_server.core.reports import SharedReports
 from router_server.core.router import Router, RouterSettings, no_direct
@@ -145,7 +146,8 @@ def assemble(
     Raises:
         SetupError: a provider lacks something that only the machine can give.
     """
-    parts = _Parts(config, observer, clock, changed, engines)
+    quotas = quotas or SharedQuotas(State(None))
+    parts = _Parts(config, observer, clock, changed, engines, quotas)
     providers = {name: parts.upstreams(name) for name in config.providers}
     upstreams = {upstream.unique_name: upstream for group in providers.values() for upstream in group}
     targets = {name: parts.target(name, t, providers[t.provider]) for name, t in config.targets.items()}
@@ -185,7 +187,7 @@ def assemble(
         direct=parts.direct(providers, direct) if config.server.allow_direct else no_direct,
     )
     shadows = shadowing(config, router, targets, copies or observer, clock=clock, settings=settings)
-    door = admitted(config, shadows or router, router.canonical, quotas or SharedQuotas(State(None)))
+    door = admitted(config, shadows or router, router.canonical, quotas)
     return Assembly(upstreams, targets, routes, checks, loads, door, direct, shadows)
 
 
@@ -196,6 +198,7 @@ class _Parts:
     clock: Clock
     changed: Callable[[], None]
     engines: Path | None
+    quotas: Quotas
 
     def upstreams(self, name: str) -> tuple[Upstream, ...]:
         provider = self.config.providers[name]
@@ -217,12 +220,18 @@ class _Parts:
             limiter=limiter,
             endpoint=endpoint,
             engine=self.engine(name, limiter),
+            own_limit=self.own_limit(name),
             adaptive=None if adaptive is None else Adaptive(limiter, adaptive.min, self.clock),
             retries=provider.retries,
             trace_context=provider.trace_context,
             required=provider.required,
             check=_check(provider.health_check),
         )
+
+    def own_limit(self, name: str) -> OwnLimit | None:
+        """Return what bounds a provider's requests and tokens, where something does."""
+        limits = self.config.providers[name].limits
+        return None if limits is None else OwnLimit(self.quotas, Subject("provider", name, limits.quota))
 
     def engine(self, name: str, limiter: Limiter) -> EngineView | None:
         """Return the view of a provider's engine, where it has one."""

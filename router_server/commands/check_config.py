@@ -38,6 +38,7 @@ def _limits(config: Config) -> Iterator[str]:
     limited: dict[str, RatesConfig | None] = {}
     if config.limits is not None:
         limited = {"each caller": config.limits.caller, "each user": config.limits.user}
+    limited |= {f"provider {name}": provider.limits for name, provider in config.providers.items()}
     limited |= {f"route {name}": route.limits for name, route in config.routes.items()}
     for whose, limits in limited.items():
         if limits is not None:

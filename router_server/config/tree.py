@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from router_server.config.alerts import AlertsConfig
-from router_server.config.callers import AuthConfig, LimitsConfig
+from router_server.config.callers import AuthConfig, LimitsConfig, RatesConfig
 from router_server.config.routes import RouteConfig
 from router_server.config.section import PARTIAL, Section
 from router_server.config.shared import RedisUrl
@@ -144,6 +144,10 @@ class ProviderConfig(Section):
     adaptive: AdaptiveConfig | None = Field(
         default=None,
         description="move the calls at once between min and max_concurrency, as it bears them; null: off",
+    )
+    limits: RatesConfig | None = Field(
+        default=None,
+        description="what it is sent at most; whoever comes beyond goes elsewhere; null: any amount",
     )
     trace_context: bool = Field(default=True, description="send W3C trace headers to it")
     settings: Any = Field(default=None, exclude=True, description="what the kind made of its own keys")

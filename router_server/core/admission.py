@@ -12,17 +12,14 @@ from dataclasses import dataclass, field, replace
 from hashlib import sha256
 
 from router_server.core.errors import Outcome, Reason, RouterError
-from router_server.core.needs import estimate_prompt
-from router_server.core.observer import AttemptRecord, CallRecord
+from router_server.core.needs import estimate_prompt, longest_answer
+from router_server.core.observer import CallRecord
 from router_server.core.principal import Principal, Quota
 from router_server.core.quotas import QuotaExceededError, Quotas, Reservation, Subject, refusal
 from router_server.core.results import ChatResult, EmbedResult, Invocation, ModelInfo, StreamEvent
 from router_server.core.service import CallRouter
 from router_server.core.shared import be_patient_once
 from router_server.core.types import ChatRequest, EmbedRequest
-
-UNKNOWN_OUTPUT = 1_024
-"""Tokens reserved for an answer where neither the caller nor a target says how long it may be."""
 
 _NAME = 32
 """Hexadecimal digits that stand for a user, whose id is not kept."""
@@ -123,13 +120,13 @@ class Admission:
             yield invocation
             return
         prompt = estimate_prompt(request)
-        tokens = prompt + self._longest_answer(route, request)
+        tokens = prompt + longest_answer(request, self._limits.longest_answers.get(route))
         reservation = await self._reserve(subjects, prompt, tokens, invocation)
         records: list[CallRecord] = []
         try:
             yield replace(invocation, ended=records.append)
         finally:
-            requests, tokens = _used(records, prompt)
+            requests, tokens = _used(records)
             reservation.settle(requests=requests, tokens=tokens)
 
     def _check(self, route: str, principal: Principal | None) -> None:
@@ -170,25 +167,12 @@ class Admission:
             invocation.stands(reservation.standing)
         return reservation
 
-    def _longest_answer(self, route: str, request: ChatRequest | EmbedRequest) -> int:
-        if isinstance(request, EmbedRequest):
-            return 0
-        told = (request.generation.max_output_tokens, self._limits.longest_answers.get(route))
-        return min((tokens for tokens in told if tokens is not None), default=UNKNOWN_OUTPUT)
 
-
-def _used(records: list[CallRecord], prompt: int) -> tuple[int, int]:
+def _used(records: list[CallRecord]) -> tuple[int, int]:
     """Return the requests and tokens that a call used: none where no target was asked.
 
     Every attempt counts, also those that failed, were cancelled or lost a race: the upstream counts them too.
-    One that was given up before it said what it used has read the prompt.
     """
-    asked = [one for record in records for one in record.attempts if one.outcome is not Outcome.SATURATED]
-    return int(bool(asked)), sum(_tokens(attempt, prompt) for attempt in asked)
-
-
-def _tokens(attempt: AttemptRecord, prompt: int) -> int:
-    if attempt.usage is not None:
-        return attempt.usage.input_tokens + attempt.usage.output_tokens
-    left_early = attempt.outcome in {Outcome.CANCELLED, Outcome.TIMEOUT}
-    return prompt if left_early and attempt.queue_wait < attempt.duration else 0
+    attempts = [one for record in records for one in record.attempts]
+    asked = [one for one in attempts if one.outcome is not Outcome.SATURATED]
+    return int(bool(asked)), sum(one.usage.tokens for one in asked if one.usage is not None)

@@ -15,6 +15,7 @@ from typing import TypeVar, cast
 from router_server.core.adaptive import Place
 from router_server.core.breaker import Pass
 from router_server.core.call import Call
+from router_server.core.cancelling import is_being_cancelled
 from router_server.core.course import Step
 from router_server.core.deadline import Timer, Timers
 from router_server.core.errors import (
@@ -32,6 +33,7 @@ from router_server.core.measures import Measures
 from router_server.core.observer import AttemptObservation, AttemptRecord, AttemptStart
 from router_server.core.options import options_for
 from router_server.core.provider import UpstreamChat, UpstreamEmbed
+from router_server.core.quotas import Reservation
 from router_server.core.target import Target
 from router_server.core.types import ChatRequest, EmbedRequest, Json, StreamItem, Usage
 
@@ -84,6 +86,7 @@ class Attempt:
         )
         self._observation: AttemptObservation | None = None
         self._place: Place | None = None
+        self._reserved: Reservation | None = None
         self._lost = False
         self._timers = Timers(target.settings.timeouts, lambda: call.remaining, others_left=step.others_left)
         self._connect = _NOT_CONNECTED
@@ -112,7 +115,7 @@ class Attempt:
             failure = error
             raise
         except asyncio.CancelledError:
-            if not _is_being_cancelled():
+            if not is_being_cancelled():
                 # Nobody called this attempt off: the provider's own library gave up on something.
                 failure = UpstreamError(Outcome.UNAVAILABLE, "cancelled_by_provider")
                 raise failure from None
@@ -218,6 +221,9 @@ class Attempt:
             max_wait=self._patience(limiter),
         )
         try:
+            if (own := self.target.upstream.own_limit) is not None:
+                cap = self.target.settings.max_output_tokens
+                self._reserved = await own.reserve(self.call.request, self.call.prompt_tokens, cap)
             self.measures.permitted_at = self.call.clock()
             adaptive = self.target.upstream.adaptive
             self._place = None if adaptive is None else adaptive.place()
@@ -293,6 +299,8 @@ class Attempt:
             self._place.ended(Outcome.OK if failure is None else failure.outcome)
         record = self._record(failure)
         self.call.attempted(record)
+        if self._reserved is not None:
+            self._reserved.settle(requests=1, tokens=record.usage.tokens if record.usage else 0)
         if self._observation is not None:
             self._observation.ended(record)
 
@@ -344,8 +352,3 @@ class Attempt:
         """Return ``usage`` with its cost, where the price is known."""
         cost = self.target.settings.cost(usage)
         return usage if cost is None else usage.costing(cost)
-
-
-def _is_being_cancelled() -> bool:
-    task = asyncio.current_task()
-    return task is None or task.cancelling() > 0

@@ -28,6 +28,9 @@ from router_server.core.types import (
 )
 
 _CHARACTERS_PER_TOKEN = 4
+UNKNOWN_OUTPUT = 1_024
+"""Tokens that are reserved for an answer where neither the caller nor a target says how long it may be."""
+
 _TOKENS_PER_ATTACHMENT = 800
 """Near what the large providers charge for an ordinary image."""
 
@@ -59,6 +62,19 @@ def estimate_prompt(request: ChatRequest | EmbedRequest) -> int:
     turns = sum(part_tokens(part) for message in request.messages for part in message.content)
     tools = sum(estimate_tokens(len(t.parameters_json_schema) + len(t.description)) for t in request.tools)
     return turns + tools
+
+
+def longest_answer(request: ChatRequest | EmbedRequest, cap: int | None) -> int:
+    """Return how many tokens an answer may have, to be reserved for it.
+
+    Args:
+        request: that may say so itself.
+        cap: of who answers, if there is one.
+    """
+    if isinstance(request, EmbedRequest):
+        return 0
+    told = (request.generation.max_output_tokens, cap)
+    return min((tokens for tokens in told if tokens is not None), default=UNKNOWN_OUTPUT)
 
 
 def _embed_needs(request: EmbedRequest) -> Iterator[Capability]:

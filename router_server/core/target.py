@@ -22,6 +22,7 @@ from router_server.core.hedge import Hedging
 from router_server.core.latency import Latencies
 from router_server.core.limiter import Gate, Limiter
 from router_server.core.load import Load
+from router_server.core.own_limit import OwnLimit
 from router_server.core.pace import Pace
 from router_server.core.plan import Candidate, Demand, Strategy, ordered
 from router_server.core.provider import Capability, Provider
@@ -50,8 +51,9 @@ class Upstream:
     """A provider in service, or one of its endpoints: ``endpoint`` then says which, and is empty otherwise.
 
     ``healthy`` is the last word of the active check, None where nothing is known; ``checked`` tells whether
-    it was ever asked. ``adaptive`` moves the limiter's limit, where the configuration says so; ``engine`` is
-    the provider's own process, where the router runs one.
+    it was ever asked. ``adaptive`` moves the limiter's limit, where the configuration says so, and
+    ``own_limit`` bounds what it is sent in a minute; ``engine`` is the provider's own process, where the
+    router runs one.
     """
 
     name: str
@@ -61,6 +63,7 @@ class Upstream:
     endpoint: str = ""
     adaptive: Adaptive | None = field(default=None, repr=False)
     engine: EngineView | None = field(default=None, repr=False)
+    own_limit: OwnLimit | None = field(default=None, repr=False)
     retries: int = 1
     trace_context: bool = True
     required: bool = False

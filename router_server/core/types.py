@@ -280,6 +280,11 @@ class Usage:
     cost_nano_usd: int | None = None
     estimated: bool = False
 
+    @property
+    def tokens(self) -> int:
+        """All tokens, read and written."""
+        return self.input_tokens + self.output_tokens
+
     def __add__(self, other: Usage) -> Usage:
         costs = [u.cost_nano_usd for u in (self, other) if u.cost_nano_usd is not None]
         return Usage(

@@ -269,3 +269,45 @@ async def test_without_the_shared_state_each_replica_grants_its_part(server: Sha
             )
             granted.append(sum(not isinstance(one, BaseException) for one in results))
         assert granted == [2, 2, 2]
+
+
+def two_providers(a: Upstream, b: Upstream, redis: str, **of_a: int) -> str:
+    common = {"kind": "openai", "api_key": "very-secret-p", "retries": 0, "health_check": None}
+    whole = {
+        "providers": {
+            "a": {**common, "base_url": a.base_url, "limits": of_a},
+            "b": {**common, "base_url": b.base_url},
+        },
+        "targets": {
+            "a1": {"provider": "a", "model": "x", "max_output_tokens": 50},
+            "a2": {"provider": "a", "model": "y", "max_output_tokens": 50},
+            "b1": {"provider": "b", "model": "z"},
+        },
+        "routes": {"chat": {"targets": ["a1", "a2", "b1"]}, "only": {"targets": ["a1"]}},
+    }
+    return json.dumps({**whole, "redis": redis} if redis else whole)
+
+
+async def test_a_provider_that_had_its_requests_is_passed_over(redis: str) -> None:
+    async with answering() as a, answering() as b:
+        async with serving(two_providers(a, b, redis, requests_per_minute=2)) as served:
+            answered = [(await served.stub.Chat(chat())).route.target for _ in range(4)]
+            assert answered == ["a1", "a1", "b1", "b1"]
+            failure = await fails(served.stub.Chat(chat("only"), timeout=20))
+            assert (failure.reason, failure.pushback) == ("ALL_TARGETS_RATE_LIMITED", "-1")
+            assert failure.retry_after is not None
+            assert failure.retry_after > 20
+        assert (len(a.requests), len(b.requests)) == (2, 2)
+
+
+async def test_the_tokens_of_a_provider_are_settled_too(redis: str) -> None:
+    async with answering() as a, answering() as b:
+        async with serving(two_providers(a, b, redis, tokens_per_minute=60)) as served:
+            for _ in range(2):
+                assert (await served.stub.Chat(chat())).route.target == "a1"
+                await settled(served)
+            # 10 of 60 are used, and 51 would be reserved.
+            assert (await served.stub.Chat(chat())).route.target == "b1"
+            large = await served.stub.Chat(chat("chat", text="x" * 400))
+            assert large.route.target == "b1"
+        assert (len(a.requests), len(b.requests)) == (2, 2)
