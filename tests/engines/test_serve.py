@@ -161,8 +161,7 @@ async def test_one_in_which_requests_stand_still_is_restarted(engine: FakeEngine
         await becomes(server, "ready")
         await said(server)
         engine.order("stuck")
-        failure = await fails(server.stub.Chat(chat(), timeout=2))
-        assert failure.reason == "DEADLINE_EXCEEDED"
+        await fails(server.stub.Chat(chat(), timeout=PATIENCE))
         await until(lambda: state(server) != "ready")
         engine.order()
         await until(lambda: len(engine.lives) == 2)
