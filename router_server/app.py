@@ -18,6 +18,7 @@ from router_server.auth.opening import Authentication
 from router_server.config.route_words import route_words
 from router_server.config.secrets import secrets_of
 from router_server.config.tree import Config, ServerConfig
+from router_server.core.alerts import Alerts
 from router_server.core.engine import EngineState
 from router_server.core.observers import fan_out, fan_out_rpc
 from router_server.core.principal import Authenticator
@@ -52,7 +53,7 @@ class StartError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A server that serves. ``http_port`` is 0 where no HTTP is served."""
+    """A server that serves. ``http_port`` is 0 where no HTTP is served; ``alerts`` None: nobody is told."""
 
     assembly: Assembly
     rpc: RpcServer
@@ -60,6 +61,7 @@ class Running:
     state: State
     quotas: SharedQuotas
     http_port: int = 0
+    alerts: Alerts | None = None
 
 
 async def serve(config: Config, *, announce: Announce) -> None:
@@ -175,9 +177,11 @@ async def running(
         await stack.enter_async_context(_background(state.run(), "shared state"))
         await stack.enter_async_context(_background(assembly.checks.run(), "active checks"))
         await stack.enter_async_context(_background(assembly.loads.run(), "engine loads"))
-        await stack.enter_async_context(alerts_sent(config.alerts, assembly.destinations, state.shared))
+        alerts = await stack.enter_async_context(
+            alerts_sent(config.alerts, assembly.destinations, state.shared)
+        )
         await stack.enter_async_context(_background(_show_health(assembly, state, health, changed), "health"))
-        yield Running(assembly, rpc, health, state, quotas, http_port)
+        yield Running(assembly, rpc, health, state, quotas, http_port, alerts)
 
 
 async def _authentication(config: Config, state: State, stack: AsyncExitStack) -> Authenticator | None:

@@ -79,6 +79,18 @@ async def test_a_webhook_that_hangs_costs_no_call_anything() -> None:
             assert (await served.stub.Chat(chat(), timeout=10)).route.target == "b1"
 
 
+async def test_others_may_tell_people_something_too() -> None:
+    async with Upstream() as a, Upstream() as b, Upstream() as hook:
+        a.always(json_reply({"object": "list", "data": []}))
+        hook.always(json_reply({}))
+        async with serving(configuration(a, b, hook)) as served, asyncio.timeout(30):
+            alerts = served.server.alerts
+            assert alerts is not None
+            for _ in range(2):
+                await alerts.raised("budget/team/0.8", "Team has spent 80 % of its budget.", life=60.0)
+        assert said(hook) == ["Team has spent 80 % of its budget."]
+
+
 @pytest.mark.parametrize(
     "bad", [json_reply({}, 500), json_reply({}, 302, {"Location": "/else"}), (End.RESET,)]
 )

@@ -10,8 +10,8 @@ from textwrap import dedent
 
 import pytest
 
-from tests.e2e.serving import Served, answer, chat, fails, serving
-from tests.upstream import End, Upstream, json_reply
+from tests.e2e.serving import Served, answer, chat, events_of, fails, pieces, serving, text_of
+from tests.upstream import End, Upstream, json_reply, sse_reply
 
 DOWN = json_reply({"error": {"message": "down"}}, 503)
 OK = json_reply(answer())
@@ -62,6 +62,18 @@ async def test_turns_pass_over_a_target_that_rests_and_fallback_waits_for_all() 
         upstreams[1].always(DOWN)
         answer = await served.stub.Chat(chat(), timeout=10)
         assert answer.route.target == "c"
+
+
+async def test_streams_take_their_turns_among_the_others() -> None:
+    async with three("{targets: [a, b], strategy: round_robin, fallback: [c]}") as (served, upstreams):
+        assert await asked(served, 1) == "a"
+        for upstream in upstreams:
+            upstream.always(sse_reply(pieces("Hel", "lo")))
+        upstreams[0].then(json_reply({"error": {"message": "slow down"}}, 429, {"Retry-After": "60"}))
+        turns = [await events_of(served.stub.StreamChat(chat(), timeout=10)) for _ in range(3)]
+        assert [text_of(events) for events in turns] == ["Hello"] * 3
+        assert [events[-1][1].route.target for events in turns] == ["b", "b", "b"]
+        assert [[x.target for x in events[-1][1].route.attempts] for events in turns][1] == ["a", "b"]
 
 
 @pytest.mark.parametrize("name", ["least_inflight", "least_connections"])
