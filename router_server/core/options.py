@@ -29,11 +29,6 @@ REFUSED_OPTIONS: Final[frozenset[str]] = frozenset(
 """Names at the top level of a provider's options that a caller may not set."""
 
 
-def options_for(options: Mapping[str, Json], kind: str, name: str) -> Json:
-    """Return the options that a caller gives a provider: those for its name over those for its kind."""
-    return {**options.get(kind, {}), **options.get(name, {})}
-
-
 def refused_options(names: Iterable[str]) -> tuple[str, ...]:
     """Return those of ``names`` that a caller may not set, sorted; empty where all are fine."""
     return tuple(sorted(REFUSED_OPTIONS.intersection(names)))
