@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Final
@@ -22,6 +22,8 @@ from router_server.core.outages import Outages, Turn
 from router_server.core.shared import SharedValues
 from router_server.core.target import Destination
 from router_server.state.store import key
+
+Targets = Callable[[], Mapping[str, Destination]]
 
 _log = logging.getLogger(__name__)
 
@@ -76,13 +78,11 @@ class Watch:
 
     Args:
         config: what the configuration says.
-        targets: by name.
+        targets: gives them by name, as they are now.
         values: what replicas share, or this process's own.
     """
 
-    def __init__(
-        self, config: AlertsConfig, targets: Mapping[str, Destination], values: SharedValues
-    ) -> None:
+    def __init__(self, config: AlertsConfig, targets: Targets, values: SharedValues) -> None:
         self._targets = targets
         self._webhook = Webhook(config.webhook.get_secret_value())
         self._outages = Outages(config.after, asyncio.get_running_loop().time)
@@ -92,7 +92,7 @@ class Watch:
         """Look until cancelled."""
         async with asyncio.TaskGroup() as group:
             while True:
-                for name, target in self._targets.items():
+                for name, target in self._targets().items():
                     turn = self._outages.seen(name, serving=_serving(target))
                     if turn is not None:
                         # A task of its own: a webhook that hangs keeps nobody else's news back.
@@ -130,7 +130,7 @@ def _why(target: Destination) -> str:
 
 @asynccontextmanager
 async def alerts_sent(
-    config: AlertsConfig | None, targets: Mapping[str, Destination], values: SharedValues
+    config: AlertsConfig | None, targets: Targets, values: SharedValues
 ) -> AsyncIterator[Alerts | None]:
     """Watch ``targets`` while the context lasts; give what others may raise alerts with, None: nobody."""
     if config is None:

@@ -178,7 +178,7 @@ async def running(
         await stack.enter_async_context(_background(assembly.checks.run(), "active checks"))
         await stack.enter_async_context(_background(assembly.loads.run(), "engine loads"))
         alerts = await stack.enter_async_context(
-            alerts_sent(config.alerts, assembly.destinations, state.shared)
+            alerts_sent(config.alerts, lambda: assembly.destinations, state.shared)
         )
         await stack.enter_async_context(_background(_show_health(assembly, state, health, changed), "health"))
         yield Running(assembly, rpc, health, state, quotas, http_port, alerts)
