@@ -154,7 +154,17 @@ class Target:
     ``name`` tells endpoints of one target apart; `configured` is what the configuration calls it.
     """
 
-    __slots__ = ("answer_times", "breaker", "cooldown", "gate", "name", "pace", "settings", "upstream")
+    __slots__ = (
+        "_at_its_best",
+        "answer_times",
+        "breaker",
+        "cooldown",
+        "gate",
+        "name",
+        "pace",
+        "settings",
+        "upstream",
+    )
 
     def __init__(
         self,
@@ -173,6 +183,7 @@ class Target:
         self.breaker = Breaker(settings.breaker, clock, jitter, lambda b, a: on_change(self, b, a))
         self.pace = Pace(clock)
         self.answer_times = {operation: Latencies(clock) for operation in Operation}
+        self._at_its_best = self._view()
 
     @property
     def configured(self) -> str:
@@ -244,18 +255,30 @@ class Target:
 
     def candidate(self, demand: Demand) -> Candidate:
         """Return the target as a plan sees it now, for this call."""
-        settings = self.settings
         request = demand.request
         dimensions = request.dimensions if isinstance(request, EmbedRequest) else None
+        cooling, blocked, ready_in = self.cooldown.remaining, self._blocked, self.breaker.ready_in
+        if blocked is None and dimensions is None and cooling <= 0 and ready_in <= 0:
+            return self._at_its_best
+        return self._view(dimensions, cooling, blocked, ready_in)
+
+    def _view(
+        self,
+        dimensions: int | None = None,
+        cooling: float = 0,
+        blocked: Outcome | None = None,
+        ready_in: float = 0,
+    ) -> Candidate:
+        settings = self.settings
         return Candidate(
             target=self.name,
             group=settings.name if self.upstream.endpoint else "",
             capabilities=settings.capabilities,
             context_window=settings.context_window,
             space=settings.embedding_space or f"{settings.model}/{dimensions or 'default'}",
-            cooling=self.cooldown.remaining,
-            blocked=self._blocked,
-            ready_in=self.breaker.ready_in,
+            cooling=cooling,
+            blocked=blocked,
+            ready_in=ready_in,
             retries=self.upstream.retries,
         )
 

@@ -64,14 +64,21 @@ class StreamedAnswer:
         Raises:
             UpstreamError: MALFORMED, or what an error object among them means.
         """
+        reads_text = False
         for event in events:
             if event == _DONE:
                 self.done = True
                 break
             if self.finished:
                 self._take_after_finish(event)
+                continue
+            chunk = decode(event)
+            text = _text_alone(chunk) if reads_text else None
+            if text:
+                self._run_texts.append(text)
             else:
-                self._take_chunk(decode(event))
+                self._take_chunk(chunk)
+                reads_text = self._reads_text
         return self._flush()
 
     def end(self) -> None:
@@ -82,6 +89,11 @@ class StreamedAnswer:
         """
         if not self.finished:
             raise UpstreamError(Outcome.MALFORMED, "no_finish_reason")
+
+    @property
+    def _reads_text(self) -> bool:
+        """Tell whether more text would just go on with what is being read."""
+        return self._run_part >= 0 and self._run_kind is DeltaKind.TEXT and bool(self._model)
 
     def _take_after_finish(self, event: bytes) -> None:
         """Look for the figures only; the answer is whole, so that nothing here can spoil it any more."""
@@ -183,3 +195,15 @@ class StreamedAnswer:
             self._usage, self._times, self._report_model = None, None, False
         items, self._items = self._items, []
         return items
+
+
+def _text_alone(chunk: WireAnswer) -> str | None:
+    """Return the text of a chunk that brings nothing else, as nearly all do: two thirds of the time."""
+    if chunk.usage is not None or not chunk.choices or len(chunk.choices) > 1:
+        return None
+    choice = chunk.choices[0]
+    delta = choice.delta
+    if delta is None or choice.index or choice.finish_reason or choice.logprobs is not None:
+        return None
+    other = delta.reasoning_content or delta.reasoning or delta.refusal or delta.tool_calls
+    return None if other else delta.content
