@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,8 @@ from bench.rig.clients import client
 from bench.rig.finding import Finding, compared, interleaved, table
 from bench.rig.process import BenchError, Process
 from bench.rig.subjects import PACED, Traffic, direct
+
+CORE = min(os.sched_getaffinity(0))
 
 
 @pytest.mark.parametrize(
@@ -50,7 +53,7 @@ def test_the_search_ends_a_tenth_below_what_is_carried(carried: int, guess: int)
 def paced(tmp_path: Path) -> Iterator[str]:
     port = free_port()
     command = [sys.executable, "-m", "bench.rig.paced", "--port", str(port)]
-    with Process("paced", command, 0, tmp_path, subjects.PYTHON) as process:
+    with Process("paced", command, CORE, tmp_path, subjects.PYTHON) as process:
         wait_for_port(process, port)
         yield f"http://127.0.0.1:{port}"
 
@@ -85,7 +88,7 @@ async def test_a_paced_stream_reaches_the_http1_client_whole(paced: str, tmp_pat
 async def test_calls_through_the_bare_pipeline_reach_the_http2_client(paced: str, tmp_path: Path) -> None:
     port = free_port()
     upstream = f"{paced}/paced-1-5/v1"
-    with subjects.bare(tmp_path, 0, port, upstream, "bare") as process:
+    with subjects.bare(tmp_path, CORE, port, upstream, "bare") as process:
         wait_for_port(process, port)
         subject = subjects.Subject("bare", process, port, tmp_path)
         target = subject.target(PACED)
@@ -109,7 +112,7 @@ async def test_calls_through_the_bare_pipeline_reach_the_http2_client(paced: str
 
 async def test_a_failed_call_is_told(paced: str, tmp_path: Path) -> None:
     port = free_port()
-    with subjects.bare(tmp_path, 0, port, f"{paced}/paced-1-5/v1", "bare") as process:
+    with subjects.bare(tmp_path, CORE, port, f"{paced}/paced-1-5/v1", "bare") as process:
         wait_for_port(process, port)
         unknown = Traffic("x", "Nothing", bodies.framed(bodies.chat("x")), "", b"")
         async with client(subjects.Subject("bare", process, port, tmp_path).target(unknown), 1) as server:
@@ -121,7 +124,7 @@ async def test_a_failed_call_is_told(paced: str, tmp_path: Path) -> None:
 
 
 def test_a_process_that_ends_is_told_with_its_last_words(tmp_path: Path) -> None:
-    with Process("x", [sys.executable, "-c", "raise SystemExit('no luck')"], 0, tmp_path) as process:
+    with Process("x", [sys.executable, "-c", "raise SystemExit('no luck')"], CORE, tmp_path) as process:
         process.wait(30)
         with pytest.raises(BenchError, match="no luck"):
             process.check_running()
