@@ -20,6 +20,7 @@ from router_server.config.secrets import secrets_of
 from router_server.config.tree import Config, ServerConfig
 from router_server.core.alerts import Alerts
 from router_server.core.engine import EngineState
+from router_server.core.funds import Ledger
 from router_server.core.observers import fan_out, fan_out_rpc
 from router_server.core.principal import Authenticator
 from router_server.core.provider import Capability
@@ -31,6 +32,8 @@ from router_server.rpc.current import CallHolder
 from router_server.rpc.health import HealthBoard
 from router_server.rpc.server import RpcServer
 from router_server.rpc.settings import ServerSettings, Tls
+from router_server.spending.ledger import BudgetLedger
+from router_server.spending.opening import budgets_kept
 from router_server.state.opening import State, open_state
 from router_server.state.windows import SharedQuotas
 from router_server.telemetry import Telemetry, TelemetrySettings, build, register_secret
@@ -62,6 +65,7 @@ class Running:
     quotas: SharedQuotas
     http_port: int = 0
     alerts: Alerts | None = None
+    ledger: BudgetLedger | None = None
 
 
 async def serve(config: Config, *, announce: Announce) -> None:
@@ -160,9 +164,12 @@ async def running(
         engines = (
             worker.engines if worker else await stack.enter_async_context(engines_running(config, announce))
         )
+        ledger = await stack.enter_async_context(budgets_kept(config, state, lambda _account: None))
         quotas = SharedQuotas(state, 1 if state.distributed else config.server.workers)
         stack.push_async_callback(quotas.close)
-        assembly = _assemble(config, telemetry, state, quotas, changed=changed, engines=engines)
+        assembly = _assemble(
+            config, telemetry, state, quotas, changed=changed, engines=engines, ledger=ledger
+        )
         auth = await _authentication(config, state, stack)
         assembled.append(assembly)
         stack.push_async_callback(assembly.close)
@@ -181,7 +188,7 @@ async def running(
             alerts_sent(config.alerts, lambda: assembly.destinations, state.shared)
         )
         await stack.enter_async_context(_background(_show_health(assembly, state, health, changed), "health"))
-        yield Running(assembly, rpc, health, state, quotas, http_port, alerts)
+        yield Running(assembly, rpc, health, state, quotas, http_port, alerts, ledger)
 
 
 async def _authentication(config: Config, state: State, stack: AsyncExitStack) -> Authenticator | None:
@@ -230,6 +237,7 @@ def _assemble(
     *,
     changed: asyncio.Event,
     engines: Path | None,
+    ledger: Ledger | None,
 ) -> Assembly:
     observer = fan_out((CallHolder(), *telemetry.observers))
     clock = asyncio.get_running_loop().time
@@ -244,6 +252,7 @@ def _assemble(
             shared=shared,
             copies=fan_out(telemetry.observers),
             quotas=quotas,
+            ledger=ledger,
         )
     except SetupError as error:
         raise StartError(str(error)) from None

@@ -16,9 +16,11 @@ from router_server.admitting import admitted
 from router_server.config.tree import Config, HealthCheckConfig, TargetConfig
 from router_server.core.adaptive import Adaptive
 from router_server.core.breaker import BreakerSettings, BreakerState
+from router_server.core.budget import Budget
 from router_server.core.checks import Checks, unreported
 from router_server.core.deadline import Timeouts
 from router_server.core.engine_view import EngineView
+from router_server.core.funds import Ledger
 from router_server.core.limiter import Limiter, Limits
 from router_server.core.load import LoadWatch
 from router_server.core.observer import Observer
@@ -130,6 +132,7 @@ def assemble(
     shared: SharedValues | None = None,
     copies: Observer | None = None,
     quotas: Quotas | None = None,
+    ledger: Ledger | None = None,
 ) -> Assembly:
     """Build the router that ``config`` describes. Opens no connection.
 
@@ -142,6 +145,7 @@ def assemble(
         shared: what replicas share, or None where each process is on its own.
         copies: sees the copies of calls that shadows are sent; None: ``observer`` does.
         quotas: counts what callers use; None: this process alone does.
+        ledger: where budgets are kept; None where nothing has one.
 
     Raises:
         SetupError: a provider lacks something that only the machine can give.
@@ -185,8 +189,11 @@ def assemble(
         clock=clock,
         settings=settings,
         direct=parts.direct(providers, direct) if config.server.allow_direct else no_direct,
+        ledger=ledger,
     )
-    shadows = shadowing(config, router, targets, copies or observer, clock=clock, settings=settings)
+    shadows = shadowing(
+        config, router, targets, copies or observer, clock=clock, settings=settings, ledger=ledger
+    )
     door = admitted(config, shadows or router, router.canonical, quotas)
     return Assembly(upstreams, targets, routes, checks, loads, door, direct, shadows)
 
@@ -226,6 +233,7 @@ class _Parts:
             trace_context=provider.trace_context,
             required=provider.required,
             check=_check(provider.health_check),
+            budget=None if provider.budget is None else Budget(f"provider/{name}", provider.budget.terms),
         )
 
     def own_limit(self, name: str) -> OwnLimit | None:

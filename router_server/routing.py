@@ -13,6 +13,7 @@ from functools import partial
 from router_server.config.routes import ExperimentConfig, RouteConfig, StickyConfig
 from router_server.core.affinity import Affinity, KeyOf, label_of, user_of
 from router_server.core.allocation import Allocation, Homes, HomesByShare, HomesByStrategy
+from router_server.core.budget import Budget
 from router_server.core.experiment import Experiment
 from router_server.core.hedge import Hedging
 from router_server.core.plan import Strategy, ordered
@@ -68,6 +69,7 @@ class Routing:
             aliases=config.aliases,
             allocation=None if config.sticky is None else self._allocation(name, config.sticky, parts),
             experiment=None if config.experiment is None else _experiment(config.experiment),
+            budget=None if config.budget is None else Budget(f"route/{name}", config.budget.terms),
         )
 
     def _allocation(self, route: str, sticky: StickyConfig, parts: _Parts) -> Allocation:

@@ -12,8 +12,10 @@ from dataclasses import replace
 
 from router_server.config.routes import RouteConfig, ShadowConfig
 from router_server.config.tree import Config
+from router_server.core.budget import Budget
 from router_server.core.checks import Checks
 from router_server.core.experiment import Experiment
+from router_server.core.funds import Ledger
 from router_server.core.limiter import Limiter, Limits
 from router_server.core.observer import Observer
 from router_server.core.replicas import ReplicatedTarget
@@ -31,6 +33,7 @@ def shadowing(
     *,
     clock: Callable[[], float],
     settings: RouterSettings,
+    ledger: Ledger | None = None,
 ) -> Shadows | None:
     """Return ``router`` with shadows, or None where no route has one.
 
@@ -41,13 +44,14 @@ def shadowing(
         observer: sees the copies.
         clock: monotonic seconds.
         settings: deadlines and the like.
+        ledger: where budgets are kept, which pay for copies too.
     """
     shadowed = list(_shadowed(config))
     if not shadowed:
         return None
     routes = [_route(name, route, shadow, targets, clock) for name, route, shadow in shadowed]
     nobody = Checks((), lambda _upstream: (), lambda: None)
-    copies = Router(routes, nobody, observer, clock=clock, settings=settings)
+    copies = Router(routes, nobody, observer, clock=clock, settings=settings, ledger=ledger)
     shadows = [
         ShadowSettings(name, (name, *route.aliases), shadow.share, shadow.max_copies)
         for name, route, shadow in shadowed
@@ -92,4 +96,5 @@ def _route(
         (endpoints[0] if len(endpoints) == 1 else ReplicatedTarget(original.settings, endpoints),),
         aliases=(name, *route.aliases),
         experiment=Experiment(SHADOW, shadow.target, 1.0, random.random),
+        budget=None if route.budget is None else Budget(f"route/{name}", route.budget.terms),
     )

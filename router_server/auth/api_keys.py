@@ -88,6 +88,7 @@ def _digest(key: str) -> bytes:
 
 def _known(key: KeyConfig) -> _Known:
     quota = None if key.limits is None else key.limits.quota
-    principal = Principal("key", key.name, key.routes, quota, key.labels)
+    budget = None if key.budget is None else key.budget.terms
+    principal = Principal("key", key.name, key.routes, quota, key.labels, budget)
     expires = None if key.expires is None else key.expires.timestamp()
     return _Known(bytes.fromhex(key.sha256), principal, expires)

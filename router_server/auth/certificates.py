@@ -19,6 +19,7 @@ class CertificateNames:
     def __init__(self, settings: MtlsConfig) -> None:
         self._settings = settings
         self._quota = None if settings.limits is None else settings.limits.quota
+        self._budget = None if settings.budget is None else settings.budget.terms
 
     def find(self, identity: Identity) -> Principal:
         """Return whose certificate it is.
@@ -38,7 +39,7 @@ class CertificateNames:
                 "The owner of this client certificate may not call here.",
                 metadata={"principal": f"mtls/{name}"},
             )
-        return Principal("mtls", name, self._settings.routes, self._quota)
+        return Principal("mtls", name, self._settings.routes, self._quota, budget=self._budget)
 
 
 def name_of(identity: Identity) -> str:

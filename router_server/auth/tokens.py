@@ -34,6 +34,7 @@ class TokenVerifier:
         self._settings = settings
         self._keys = keys
         self._quota = None if settings.limits is None else settings.limits.quota
+        self._budget = None if settings.budget is None else settings.budget.terms
 
     async def verify(self, token: str) -> Principal:
         """Return whose token it is.
@@ -46,7 +47,7 @@ class TokenVerifier:
         name = claims.get(self._settings.tenant_claim)
         if not isinstance(name, str) or not name.isprintable() or not 0 < len(name) <= _LONGEST_NAME:
             raise _refused("the claim that names the caller is missing, or no text of 1 to 128 characters")
-        return Principal("jwt", name, self._settings.routes, self._quota)
+        return Principal("jwt", name, self._settings.routes, self._quota, budget=self._budget)
 
     async def _claims(self, token: str) -> Mapping[str, Any]:
         try:

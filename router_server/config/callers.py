@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field, ValidationInfo, model_validator
 
+from router_server.config.budgets import BudgetConfig
 from router_server.config.section import PARTIAL, Section
 from router_server.config.values import Count, Duration, File, Name, Timeout, from_folder
 from router_server.core.principal import Quota
@@ -104,6 +105,9 @@ class CallersConfig(Section):
     )
     limits: CallerLimitsConfig | None = Field(
         default=None, description="of each of them; null: those of `limits.caller`"
+    )
+    budget: BudgetConfig | None = Field(
+        default=None, description="what each of them may spend; null: any sum, see docs/budgets.md"
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any, Final, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from router_server.config.budgets import BudgetConfig
 from router_server.config.callers import RatesConfig
 from router_server.config.section import Section
 from router_server.config.values import Belonging, Count, Patience, RouteName, Share, Timeout
@@ -141,6 +142,9 @@ class RouteConfig(Section):
     )
     hedge: HedgeConfig | None = Field(
         default=None, description="ask a second target where the first is late; null: off"
+    )
+    budget: BudgetConfig | None = Field(
+        default=None, description="what its calls may spend; null: any sum, see docs/budgets.md"
     )
 
     @property

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from router_server.config.alerts import AlertsConfig
+from router_server.config.budgets import BudgetConfig
 from router_server.config.callers import AuthConfig, LimitsConfig, RatesConfig
 from router_server.config.routes import RouteConfig
 from router_server.config.section import PARTIAL, Section
@@ -150,6 +151,9 @@ class ProviderConfig(Section):
         description="what it is sent at most; whoever comes beyond goes elsewhere; null: any amount",
     )
     trace_context: bool = Field(default=True, description="send W3C trace headers to it")
+    budget: BudgetConfig | None = Field(
+        default=None, description="what all calls may spend there; null: any sum, see docs/budgets.md"
+    )
     settings: Any = Field(default=None, exclude=True, description="what the kind made of its own keys")
 
     @model_validator(mode="before")

@@ -84,6 +84,7 @@ class Attempt:
             request=call.request,
             hedge=step.hedge,
         )
+        self.record: AttemptRecord | None = None
         self._observation: AttemptObservation | None = None
         self._place: Place | None = None
         self._reserved: Reservation | None = None
@@ -119,7 +120,7 @@ class Attempt:
                 # Nobody called this attempt off: the provider's own library gave up on something.
                 failure = UpstreamError(Outcome.UNAVAILABLE, "cancelled_by_provider")
                 raise failure from None
-            failure = self._cancelled()
+            failure = UpstreamError(Outcome.CANCELLED, HEDGE_LOST if self._lost else "cancelled")
             raise
         finally:
             self._settle(failure, leave)
@@ -252,9 +253,6 @@ class Attempt:
         if self._engine is not None:
             self._engine.progress += 1
 
-    def _cancelled(self) -> UpstreamError:
-        return UpstreamError(Outcome.CANCELLED, HEDGE_LOST if self._lost else "cancelled")
-
     def _timed_out(self, timer: Timer, ran: float, phase: Phase, reason: str) -> UpstreamError:
         return UpstreamError(Outcome.TIMEOUT, reason, phase=phase, blameless=not timer.blames_upstream(ran))
 
@@ -297,7 +295,7 @@ class Attempt:
             self._cool(failure)
         if self._place is not None:
             self._place.ended(Outcome.OK if failure is None else failure.outcome)
-        record = self._record(failure)
+        self.record = record = self._record(failure)
         self.call.attempted(record)
         if self._reserved is not None:
             self._reserved.settle(requests=1, tokens=record.usage.tokens if record.usage else 0)

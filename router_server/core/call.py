@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 from router_server.core.deadline import Deadline, deadline_of
 from router_server.core.errors import AttemptSummary, Outcome, Phase, Reason, RouterError
+from router_server.core.funds import Funds
 from router_server.core.needs import estimate_prompt
 from router_server.core.observer import AttemptRecord, CallRecord, CallStart, Observer
 from router_server.core.plan import Plan
@@ -31,6 +32,7 @@ class Call:
         observer: told of the start, and of the end by `recorded`.
         clock: monotonic seconds.
         arm: see `CallStart`.
+        funds: what its attempts are paid from; None where nothing has a budget.
     """
 
     def __init__(
@@ -44,8 +46,10 @@ class Call:
         observer: Observer,
         clock: Callable[[], float],
         arm: str = "",
+        funds: Funds | None = None,
     ) -> None:
         self.clock = clock
+        self.funds = funds
         self.began = clock()
         self.operation = operation
         self.request = request

@@ -68,6 +68,7 @@ class Course:
         self._rested: dict[str, float] = {}
         self._ends = {s.target: (s.outcome, now + s.wait) for s in plan.skipped}
         self._final: UpstreamError | None = None
+        self._refusal: RouterError | None = None
         self._phase: Phase | None = None
         self._too_long = "messages"
         self._cut_short = False
@@ -128,7 +129,8 @@ class Course:
         self._ends[target] = (error.outcome, now + max(rest, error.retry_after or 0.0))
         self._cut_short = error.outcome is Outcome.TIMEOUT
         self._phase = Phase.QUEUE if error.outcome is Outcome.SATURATED else error.phase or self._phase
-        if rule.next_target is NextTarget.NO:
+        self._refusal = error.refusal or self._refusal
+        if error.ends_call:
             self._final = error
             return
         if rule.next_target is NextTarget.IF_LARGER:
@@ -146,11 +148,11 @@ class Course:
     def verdict(self, now: float) -> RouterError:
         """Return what the caller is told, when there is no next step."""
         if self._final is not None:
-            return refusal(self._final)
+            return self._final.refusal or refusal(self._final)
         if self.out_of_time(now):
             return deadline_error(self._phase or Phase.QUEUE)
         waits = [(outcome, max(0.0, at - now)) for outcome, at in self._ends.values()]
-        return exhausted(waits, self._too_long)
+        return exhausted(waits, self._too_long, self._refusal)
 
     def _ask_next(self) -> Step:
         candidate = self._left.pop(0)

@@ -16,7 +16,7 @@ from router_server.core.types import Usage
 
 
 class Outcome(StrEnum):
-    """How an attempt ended; every value but OK and CIRCUIT_OPEN is an error class."""
+    """How an attempt ended; every value but OK, CIRCUIT_OPEN and BUDGET is an error class."""
 
     OK = "ok"
     INVALID_REQUEST = "invalid_request"
@@ -30,6 +30,7 @@ class Outcome(StrEnum):
     MALFORMED = "malformed"
     SATURATED = "saturated"
     CIRCUIT_OPEN = "circuit_open"
+    BUDGET = "budget"
     CANCELLED = "cancelled"
 
 
@@ -95,6 +96,7 @@ RULES: Final[Mapping[Outcome, Rule]] = {
     Outcome.MALFORMED: Rule(breaker=BreakerEffect.FAILURE),
     Outcome.SATURATED: Rule(),
     Outcome.CIRCUIT_OPEN: Rule(),
+    Outcome.BUDGET: Rule(),
     Outcome.CANCELLED: Rule(next_target=NextTarget.NO),
 }
 
@@ -121,6 +123,8 @@ class UpstreamError(Exception):
         usage: what the attempt consumed, where the upstream still told.
         input_index: which input of an embedding call was refused, where that is known.
         blameless: the failure says nothing against the upstream: a timer was cut short by the caller.
+        refusal: what the caller is told where this is what ended the call, if it says that itself.
+        ends_call: no other target is to be asked.
     """
 
     def __init__(
@@ -134,6 +138,8 @@ class UpstreamError(Exception):
         usage: Usage | None = None,
         input_index: int | None = None,
         blameless: bool = False,
+        refusal: RouterError | None = None,
+        ends_call: bool = False,
     ) -> None:
         super().__init__(f"{outcome}: {reason}")
         self.outcome = outcome
@@ -144,6 +150,8 @@ class UpstreamError(Exception):
         self.usage = usage
         self.input_index = input_index
         self.blameless = blameless
+        self.refusal = refusal
+        self.ends_call = ends_call or RULES[outcome].next_target is NextTarget.NO
 
 
 class Reason(StrEnum):

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Protocol
 
+from router_server.core.budget import Terms
+
 
 @dataclass(frozen=True, slots=True)
 class Quota:
@@ -34,6 +36,7 @@ class Principal:
         routes: patterns of the routes that it may name, as shells have them; None: every route.
         quota: its own limits; None: those of any caller.
         labels: said of it by the configuration.
+        budget: what may be spent for it; None: any sum.
     """
 
     kind: str
@@ -41,6 +44,7 @@ class Principal:
     routes: tuple[str, ...] | None = None
     quota: Quota | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
+    budget: Terms | None = None
 
     @property
     def subject(self) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Collection, Coroutine
 from typing import Any, TypeVar
 
 from router_server.core.attempt import Attempt
-from router_server.core.errors import RULES, NextTarget, Outcome, UpstreamError
+from router_server.core.errors import Outcome, UpstreamError
 from router_server.core.hedge import HEDGE_LOST
 from router_server.core.journey import Journey
 
@@ -54,7 +54,7 @@ class Race:
             return result
 
         if self._patience is None:
-            return await self._first.run(answer)
+            return await _paid(self._first, answer)
         try:
             return await self._raced(answer, self._patience)
         finally:
@@ -103,7 +103,7 @@ class Race:
     def _start(
         self, attempt: Attempt, answer: Callable[[Attempt], Coroutine[Any, Any, T]]
     ) -> asyncio.Task[T]:
-        task = asyncio.create_task(attempt.run(answer), name=f"attempt of {attempt.target.name}")
+        task = asyncio.create_task(_paid(attempt, answer), name=f"attempt of {attempt.target.name}")
         self._tasks[attempt] = task
         return task
 
@@ -112,9 +112,7 @@ class Race:
         error = self._tasks[failed].exception()
         (other,) = self._tasks.keys() - {failed}
         of_first = failed is self._first
-        if not isinstance(error, UpstreamError) or (
-            of_first and RULES[error.outcome].next_target is NextTarget.NO
-        ):
+        if not isinstance(error, UpstreamError) or (of_first and error.ends_call):
             self.leader = failed
             other.lose()
             return
@@ -129,6 +127,11 @@ class Race:
         for loser in losers:
             loser.lose()
         await _ended(losers.values())
+
+
+async def _paid(attempt: Attempt, answer: Callable[[Attempt], Awaitable[T]]) -> T:
+    funds = attempt.call.funds
+    return await (attempt.run(answer) if funds is None else funds.paying(attempt, answer))
 
 
 async def _ended(tasks: Collection[asyncio.Task[Any]]) -> None:

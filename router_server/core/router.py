@@ -12,10 +12,12 @@ from typing import TypeVar
 
 from router_server.core.allocation import Allocation
 from router_server.core.attempt import Attempt
+from router_server.core.budget import Budget
 from router_server.core.call import Call
 from router_server.core.checks import Checks
 from router_server.core.embedding import embed_all
 from router_server.core.errors import Reason, RouterError, UpstreamError
+from router_server.core.funds import Funds, Ledger
 from router_server.core.journey import Journey
 from router_server.core.needs import needs_of
 from router_server.core.observer import Observer
@@ -82,6 +84,7 @@ class Router:
         clock: monotonic seconds, the same clock as the event loop's.
         settings: deadlines and the like.
         direct: gives the target for ``provider/model`` where callers may name one, else None.
+        ledger: where budgets are kept; None where nothing has one.
     """
 
     def __init__(
@@ -93,6 +96,7 @@ class Router:
         clock: Callable[[], float],
         settings: RouterSettings | None = None,
         direct: Callable[[str, str], Destination | None] = no_direct,
+        ledger: Ledger | None = None,
     ) -> None:
         self._listed = sorted(routes, key=lambda route: route.name)
         self._routes: Mapping[str, Route] = {
@@ -103,6 +107,7 @@ class Router:
         self._clock = clock
         self._settings = settings or RouterSettings()
         self._direct = direct
+        self._ledger = ledger
 
     async def chat(self, request: ChatRequest, invocation: Invocation) -> ChatResult:
         """Return one whole answer.
@@ -237,6 +242,7 @@ class Router:
             observer=self._observer,
             clock=self._clock,
             arm=route.experiment.arm(request) if route.experiment else "",
+            funds=None if self._ledger is None else _funds(self._ledger, route, invocation),
         )
 
     def _route(self, model: str) -> Route:
@@ -252,6 +258,14 @@ class Router:
                 metadata={"model": model[:_LONGEST_NAME]},
             )
         return Route(_DIRECT, (target,))
+
+
+def _funds(ledger: Ledger, route: Route, invocation: Invocation) -> Funds:
+    principal = invocation.principal
+    budgets = [] if route.budget is None else [route.budget]
+    if principal is not None and principal.budget is not None:
+        budgets.append(Budget(principal.subject, principal.budget))
+    return Funds(ledger, budgets)
 
 
 async def _allotted_plan(call: Call, route: Route, allocation: Allocation) -> Plan:

@@ -13,6 +13,7 @@ from typing import Protocol
 from router_server.core.adaptive import Adaptive
 from router_server.core.allocation import Allocation
 from router_server.core.breaker import Breaker, BreakerSettings, BreakerState
+from router_server.core.budget import Budget
 from router_server.core.cooldown import Cooldown
 from router_server.core.deadline import Timeouts
 from router_server.core.engine_view import EngineView
@@ -73,6 +74,7 @@ class Upstream:
     last_check: CheckReport | None = None
     last_failed_check: CheckReport | None = None
     load: Load = field(default_factory=Load, repr=False)
+    budget: Budget | None = None
 
     @property
     def unique_name(self) -> str:
@@ -346,6 +348,7 @@ class Route:
     aliases: tuple[str, ...] = ()
     allocation: Allocation | None = None
     experiment: Experiment | None = None
+    budget: Budget | None = None
     endpoints: Mapping[str, Target] = field(init=False, repr=False, compare=False)
     """Whoever serves it, by name: made once, as 200 targets would cost every call 20 µs."""
     providers: Mapping[str, str] = field(init=False, repr=False, compare=False)

@@ -5,7 +5,7 @@ Pure. Refuses to know how the call came there; `plan` does.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from router_server.core.errors import Outcome, Phase, Reason, RouterError, UpstreamError, Violation
 from router_server.core.types import StreamRecovery
@@ -69,12 +69,15 @@ _RETRY_SOON = 1.0
 """Seconds, where nothing tells better when a retry may succeed."""
 
 
-def exhausted(outcomes: Sequence[tuple[Outcome, float]], too_long: str) -> RouterError:
+def exhausted(
+    outcomes: Sequence[tuple[Outcome, float]], too_long: str, over_budget: RouterError | None = None
+) -> RouterError:
     """Return the error of a call that no target answered.
 
     Args:
         outcomes: each target's last outcome, and the seconds until it may be asked again, 0 if not known.
         too_long: the field to blame for a prompt that is too long for all.
+        over_budget: what is told where targets were passed over for want of money.
     """
     kinds = {outcome for outcome, _wait in outcomes}
     if kinds & _FAILURES:
@@ -95,12 +98,22 @@ def exhausted(outcomes: Sequence[tuple[Outcome, float]], too_long: str) -> Route
             "Every target of the route is rate-limited by its provider. Try again later.",
             retry_after=min(wait for outcome, wait in outcomes if outcome is Outcome.RATE_LIMITED),
         )
+    if Outcome.BUDGET in kinds:
+        return over_budget or RouterError(
+            Reason.BUDGET_EXCEEDED,
+            "A budget has not enough left. Try again when its period is over.",
+            retry_after=min(wait for outcome, wait in outcomes if outcome is Outcome.BUDGET),
+        )
     if Outcome.CONTEXT_LENGTH in kinds:
         return RouterError(
             Reason.CONTEXT_LENGTH_EXCEEDED,
             "The request is too long for every target of the route. Shorten it.",
             violations=(Violation(too_long, "more tokens than any target's context window"),),
         )
+    return _to_be_mended(kinds)
+
+
+def _to_be_mended(kinds: Collection[Outcome]) -> RouterError:
     if Outcome.AUTH in kinds:
         return RouterError(
             Reason.UPSTREAM_AUTH_FAILED,

@@ -75,6 +75,7 @@ class Attempt(_message.Message):
         OUTCOME_SATURATED: _ClassVar[Attempt.Outcome]
         OUTCOME_CIRCUIT_OPEN: _ClassVar[Attempt.Outcome]
         OUTCOME_CANCELLED: _ClassVar[Attempt.Outcome]
+        OUTCOME_BUDGET: _ClassVar[Attempt.Outcome]
     OUTCOME_UNSPECIFIED: Attempt.Outcome
     OUTCOME_OK: Attempt.Outcome
     OUTCOME_INVALID_REQUEST: Attempt.Outcome
@@ -89,6 +90,7 @@ class Attempt(_message.Message):
     OUTCOME_SATURATED: Attempt.Outcome
     OUTCOME_CIRCUIT_OPEN: Attempt.Outcome
     OUTCOME_CANCELLED: Attempt.Outcome
+    OUTCOME_BUDGET: Attempt.Outcome
     TARGET_FIELD_NUMBER: _ClassVar[int]
     PROVIDER_FIELD_NUMBER: _ClassVar[int]
     OUTCOME_FIELD_NUMBER: _ClassVar[int]

@@ -1,0 +1,1 @@
+"""What budgets have left: kept in Redis for all replicas, or in memory."""
