@@ -40,10 +40,7 @@ from router_server.core.types import ChatRequest, EmbedRequest, Json, StreamItem
 T = TypeVar("T")
 
 _FORBIDDEN = 403
-
 _NOT_CONNECTED = Timer(0.0, 0.0)
-"""The limit of connecting before a permit is held."""
-
 _INTERNAL_ERROR = UpstreamError(Outcome.UNAVAILABLE, "internal_error", blameless=True)
 """What a bug makes of an attempt; only read, never raised."""
 
@@ -91,9 +88,8 @@ class Attempt:
         self._lost = False
         self._timers = Timers(target.settings.timeouts, lambda: call.remaining, others_left=step.others_left)
         self._connect = _NOT_CONNECTED
-        self._callers_options = options_for(
-            call.request.provider_options, target.upstream.kind, target.upstream.name
-        )
+        upstream = target.upstream
+        self._callers_options = options_for(call.request.provider_options, upstream.kind, upstream.name)
 
     async def run(self, work: Callable[[Attempt], Awaitable[T]]) -> T:
         """Return what ``work`` returns, done while the target's permit is held.
@@ -268,7 +264,7 @@ class Attempt:
 
     def _effect(self, failure: UpstreamError | None) -> BreakerEffect:
         if failure is None:
-            return RULES[Outcome.OK].breaker
+            return BreakerEffect.SUCCESS
         effect = RULES[failure.outcome].breaker
         if effect is BreakerEffect.FAILURE and (
             self._is_blameless(failure) or self.target.name in self.call.blamed
@@ -335,7 +331,7 @@ class Attempt:
             outcome=Outcome.OK if failure is None else failure.outcome,
             duration=now - self._began,
             queue_wait=(measures.permitted_at or now) - self._began,
-            time_to_first_token=self.measures.time_to_first_token,
+            time_to_first_token=measures.time_to_first_token,
             time_per_token=measures.time_per_token(usage),
             error_reason="" if failure is None else failure.reason,
             status=None if failure is None else failure.status,

@@ -7,8 +7,7 @@ here. An RPC is in flight until its status has left, not only until its answer w
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from types import TracebackType
 
 from router_server.core.errors import Reason, RouterError
 from router_server.rpc.current import Rpc
@@ -35,29 +34,12 @@ class InFlight:
         self._empty.clear()
         task.add_done_callback(self._done)
 
-    @asynccontextmanager
-    async def answering(self, rpc: Rpc) -> AsyncIterator[None]:
-        """Let `interrupt_all` end what runs inside.
+    def answering(self, rpc: Rpc) -> Answering:
+        """Return a context in which `interrupt_all` ends what runs inside.
 
-        Raises:
-            RouterError: STREAM_INTERRUPTED, if it was ended so, or came too late.
+        It raises `RouterError`, STREAM_INTERRUPTED, if that was ended so, or came too late.
         """
-        if self._interrupted:
-            raise _interruption(rpc)
-        # A timeout without a time: rescheduled, it cancels what runs inside, and no one takes that for a
-        # cancellation by the caller.
-        scope = asyncio.timeout(None)
-        try:
-            async with scope:
-                self._running.add(scope)
-                try:
-                    yield
-                finally:
-                    self._running.discard(scope)
-        except TimeoutError:
-            if not scope.expired():
-                raise
-            raise _interruption(rpc) from None
+        return Answering(self._running, rpc, too_late=self._interrupted)
 
     def interrupt_all(self) -> int:
         """End every RPC with STREAM_INTERRUPTED, from now on; return how many there were."""
@@ -75,6 +57,35 @@ class InFlight:
         self._tasks.discard(task)
         if not self._tasks:
             self._empty.set()
+
+
+class Answering:
+    """See `InFlight.answering`."""
+
+    __slots__ = ("_rpc", "_running", "_scope", "_too_late")
+
+    def __init__(self, running: set[asyncio.Timeout], rpc: Rpc, *, too_late: bool) -> None:
+        self._running = running
+        self._rpc = rpc
+        self._too_late = too_late
+        # A timeout without a time: rescheduled, it cancels what runs inside, and no one takes that for a
+        # cancellation by the caller.
+        self._scope = asyncio.timeout(None)
+
+    async def __aenter__(self) -> None:
+        if self._too_late:
+            raise _interruption(self._rpc)
+        await self._scope.__aenter__()
+        self._running.add(self._scope)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._running.discard(self._scope)
+        try:
+            await self._scope.__aexit__(kind, error, trace)
+        except TimeoutError:
+            raise _interruption(self._rpc) from None
 
 
 def _interruption(rpc: Rpc) -> RouterError:
