@@ -32,12 +32,14 @@ _TURNS: Final = {1: 8, 8: 2, 32: 1}
 
 Short, so that the rest of the machine changes little within a pair."""
 
-_SLOTS: Final = 4
-"""What the queue of the router lets into vLLM at once, where it is on."""
+_SLOTS: Final = 8
+"""What vLLM serves at once. As many calls the router's queue lets in, where it is on.
 
-_BACKLOG: Final = 12
+With fewer, vLLM would have room that the queue knows nothing of, and small prompts would wait for nothing."""
+
+_BACKLOG: Final = 24
 _SMALL: Final = 8
-_LARGE_WORDS: Final = 200
+_LARGE_WORDS: Final = 60
 _SUBJECTS: Final = ("the sea", "a clock", "iron", "bread", "a river", "glass", "the moon", "a bridge")
 _START: Final = 400.0
 
@@ -160,7 +162,7 @@ async def main(rounds: int) -> None:
 async def _engine(folder: Path) -> AsyncIterator[Engine]:
     """Run vLLM under a router that does nothing else."""
     models = await prepared_models()
-    arguments = ("--max-model-len", "2048", "--max-num-seqs", "32", "--no-enable-prefix-caching")
+    arguments = ("--max-model-len", "2048", "--max-num-seqs", str(_SLOTS), "--no-enable-prefix-caching")
     own = serve(models.chat, "chat", folder, *arguments)
     parts = f"""
         providers: {{own: {{kind: vllm, serve: {own}}}}}

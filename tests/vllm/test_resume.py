@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import pytest
-import pytest_asyncio
 
+from bench.engines import Engine
 from modelrouter import AsyncClient
 from modelrouter.options import StreamOptions
 from tests.e2e.serving import serving
@@ -36,9 +38,9 @@ class Cut:
     whole: Proxy
 
 
-@pytest_asyncio.fixture(loop_scope="session")
-async def cut(engines: Engines) -> AsyncIterator[Cut]:
-    async with Proxy(engines.first.socket) as breaking, Proxy(engines.first.socket) as whole:
+@asynccontextmanager
+async def cutting(engine: Engine) -> AsyncIterator[Cut]:
+    async with Proxy(engine.socket) as breaking, Proxy(engine.socket) as whole:
         text = f"""
             providers:
               breaking: {{kind: vllm, base_url: "{breaking.base_url}", {UNCHECKED}, {NO_BREAKER}}}
@@ -80,22 +82,30 @@ async def tell(client: AsyncClient) -> Told:
     return told
 
 
-async def test_forty_cuts(cut: Cut) -> None:
-    uncut = (await tell(cut.client)).text
-    alike = resumed = 0
-    for number in range(CUTS):
-        after = 1 + len(uncut) * number // CUTS
-        cut.breaking.expect(cut_after=after, surplus=number % 5 * 20, reset=number % 2 == 1)
-        cut.whole.expect()
-        told = await tell(cut.client)
-        assert cut.breaking.chat is not None
-        assert cut.whole.chat is not None
-        # Nothing lost and nothing twice: what the caller had is what vLLM was asked to continue, and what
-        # came then is what it said.
-        assert cut.breaking.chat.said.startswith(told.before)
-        assert told.after == cut.whole.chat.said
-        assert cut.whole.chat.continues == (told.before if told.resumed else None)
-        resumed += told.resumed is True
-        alike += told.text == uncut
-    assert resumed >= ALIKE
-    assert alike >= ALIKE
+async def tell_cut(cut: Cut, number: int, length: int) -> Told:
+    """Break the stream off at one of the places, and check that no character is lost or comes twice."""
+    after = 1 + length * number // CUTS
+    cut.breaking.expect(cut_after=after, surplus=number % 5 * 20, reset=number % 4 > 1)
+    cut.whole.expect()
+    told = await tell(cut.client)
+    assert cut.breaking.chat is not None
+    assert cut.whole.chat is not None
+    # What the caller had is what vLLM was asked to continue, and what came then is what it said.
+    assert cut.breaking.chat.said.startswith(told.before)
+    assert told.after == cut.whole.chat.said
+    assert cut.whole.chat.continues == (told.before if told.resumed else None)
+    return told
+
+
+async def test_forty_cuts(engines: Engines) -> None:
+    async with cutting(engines.first) as one, cutting(engines.first) as other:
+        uncut = (await tell(one.client)).text
+
+        async def some(cut: Cut, first: int) -> list[Told]:
+            return [await tell_cut(cut, number, len(uncut)) for number in range(first, CUTS, 2)]
+
+        halves = await asyncio.gather(some(one, 0), some(other, 1))
+    told = [one for half in halves for one in half]
+    assert len(told) == CUTS
+    assert sum(one.resumed is True for one in told) >= ALIKE
+    assert sum(one.text == uncut for one in told) >= ALIKE
