@@ -12,10 +12,17 @@ from textwrap import dedent
 import pytest
 
 from router_server.alerting import Webhook
+from router_server.core import shared
 from router_server.state.store import key
 from tests.e2e.serving import answer, chat, serving
 from tests.state.servers import SharedServer, shared_server
 from tests.upstream import End, Reply, Upstream, json_reply
+
+
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    # What is tested is what replicas share, not what they do where the machine is too busy to answer in time.
+    monkeypatch.setattr(shared, "CALL_PATIENCE", 10.0)
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ import pytest
 
 from router_server.cli import main
 from router_server.commands.exits import Exit
+from router_server.core import shared
 from tests.e2e.serving import Served, answer, chat, serving
 from tests.state.servers import SharedServer, shared_server
 from tests.upstream import Upstream, json_reply
@@ -28,6 +29,12 @@ SHARES = "targets: [a, b], sticky: {by: user_id, shares: {a: 0.8, b: 0.2}}"
 def folder() -> Iterator[Path]:
     with TemporaryDirectory(prefix="mr") as path:
         yield Path(path)
+
+
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    # What is tested is what replicas share, not what they do where the machine is too busy to answer in time.
+    monkeypatch.setattr(shared, "CALL_PATIENCE", 10.0)
 
 
 @pytest.fixture
