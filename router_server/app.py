@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from router_server.alerting import alerts_sent
-from router_server.assembly import Assembly, assemble, prepare
+from router_server.assembled import Assembly
+from router_server.assembly import assemble, prepare
 from router_server.auth.opening import Authentication
 from router_server.config.route_words import route_words
 from router_server.config.secrets import secrets_of
@@ -172,6 +173,7 @@ async def running(
         )
         auth = await _authentication(config, state, stack)
         assembled.append(assembly)
+        assembly.begin()
         stack.push_async_callback(assembly.close)
         await stack.enter_async_context(engines_seen(assembly.engines, engines))
         health = HealthBoard()

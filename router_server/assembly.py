@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from router_server.admitting import admitted
+from router_server.assembled import Assembly
 from router_server.config.tree import Config, HealthCheckConfig, TargetConfig
 from router_server.core.adaptive import Adaptive
 from router_server.core.breaker import BreakerSettings, BreakerState
@@ -27,18 +28,16 @@ from router_server.core.observer import Observer
 from router_server.core.observers import fan_out
 from router_server.core.own_limit import OwnLimit
 from router_server.core.prefixes import PrefixOrder
-from router_server.core.provider import ReportsLoad, Surroundings
+from router_server.core.provider import Surroundings
 from router_server.core.quotas import Quotas, Subject
 from router_server.core.replicas import EndpointOrder, ReplicatedTarget, least_loaded
 from router_server.core.reports import SharedReports
 from router_server.core.router import Router, RouterSettings, no_direct
-from router_server.core.service import CallRouter
-from router_server.core.shadow import ShadowCount, Shadows
 from router_server.core.shared import SharedValues
 from router_server.core.speeds import SpeedBoard
-from router_server.core.status import TargetSnapshot
-from router_server.core.target import Destination, HealthCheck, Route, Target, TargetSettings, Upstream
+from router_server.core.target import Destination, HealthCheck, Target, TargetSettings, Upstream
 from router_server.engines.wanted import engine_of, socket_of
+from router_server.inheritance import Change, Heritage, Providers, kept
 from router_server.pricing import cost_function
 from router_server.providers import load_kind
 from router_server.routing import Routing
@@ -51,63 +50,6 @@ Clock = Callable[[], float]
 
 _MOST_DIRECT_TARGETS = 256
 """Targets that callers may bring into being by naming a model directly; the least recently used one goes."""
-
-
-@dataclass(slots=True)
-class Assembly:
-    """Everything that answers calls, and the means to look at it.
-
-    Attributes:
-        upstreams: by name: the provider's, or ``provider@endpoint`` where it has several endpoints.
-        destinations: what routes lead to, by the targets' names in the configuration.
-        routes: by whom calls are routed.
-        checks: ask upstreams how they are; to be run.
-        loads: ask engines how busy they are; to be run.
-        router: answers calls.
-        direct: targets that callers brought into being.
-        shadows: send copies of calls, where any route has a shadow.
-    """
-
-    upstreams: dict[str, Upstream]
-    destinations: dict[str, Destination]
-    routes: tuple[Route, ...]
-    checks: Checks
-    loads: LoadWatch[Upstream]
-    router: CallRouter
-    direct: OrderedDict[str, Destination] = field(default_factory=OrderedDict)
-    shadows: Shadows | None = None
-
-    @property
-    def targets(self) -> dict[str, Target]:
-        """Every configured target by name, endpoint by endpoint where it has several."""
-        return {one.name: one for target in self.destinations.values() for one in target.endpoints}
-
-    @property
-    def ready(self) -> bool:
-        """Tell whether every provider that is required is well: of several endpoints, one at least."""
-        required = [upstream for upstream in self.upstreams.values() if upstream.required]
-        well = {upstream.name for upstream in required if upstream.ready}
-        return all(upstream.name in well for upstream in required)
-
-    def snapshot(self) -> Sequence[TargetSnapshot]:
-        """Return every configured target as it is now, endpoint by endpoint."""
-        return [_snapshot(target) for target in self.targets.values()]
-
-    @property
-    def engines(self) -> dict[str, EngineView]:
-        """The views of engines, by the provider's name."""
-        return {name: one.engine for name, one in self.upstreams.items() if one.engine is not None}
-
-    def copies(self) -> Sequence[ShadowCount]:
-        """Return what became of the copies of calls, by route."""
-        return () if self.shadows is None else self.shadows.counts
-
-    async def close(self) -> None:
-        """End what runs beside the calls, and close every upstream."""
-        if self.shadows is not None:
-            await self.shadows.close()
-        for upstream in self.upstreams.values():
-            await upstream.provider.close()
 
 
 def prepare(config: Config, progress: Callable[[str], None]) -> None:
@@ -133,8 +75,9 @@ def assemble(
     copies: Observer | None = None,
     quotas: Quotas | None = None,
     ledger: Ledger | None = None,
+    before: Assembly | None = None,
 ) -> Assembly:
-    """Build the router that ``config`` describes. Opens no connection.
+    """Build the router that ``config`` describes. Opens no connection; `Assembly.begin` puts it into service.
 
     Args:
         config: valid in itself.
@@ -146,37 +89,28 @@ def assemble(
         copies: sees the copies of calls that shadows are sent; None: ``observer`` does.
         quotas: counts what callers use; None: this process alone does.
         ledger: where budgets are kept; None where nothing has one.
+        before: which assembly this one is to follow; its state goes on for whatever is described alike.
 
     Raises:
         SetupError: a provider lacks something that only the machine can give.
     """
     quotas = quotas or SharedQuotas(State(None))
-    parts = _Parts(config, observer, clock, changed, engines, quotas)
+    heritage, made = (before.heritage, before.providers) if before else (Heritage(), Providers())
+    parts = _Parts(config, observer, clock, changed, engines, quotas, heritage, made)
     providers = {name: parts.upstreams(name) for name in config.providers}
     upstreams = {upstream.unique_name: upstream for group in providers.values() for upstream in group}
     targets = {name: parts.target(name, t, providers[t.provider]) for name, t in config.targets.items()}
-    direct: OrderedDict[str, Destination] = OrderedDict()
-
-    def targets_of(upstream: Upstream) -> Sequence[Target]:
-        known = (*targets.values(), *direct.values())
-        return [one for target in known for one in target.endpoints if one.upstream is upstream]
-
-    reports = None if shared is None else SharedReports(shared, partial(key, "health"))
-    checks = Checks(
-        list(upstreams.values()), targets_of, changed, reports.reported if reports else unreported
-    )
-    for upstream in upstreams.values():
-        if upstream.engine is not None:
-            upstream.engine.changed = partial(checks.engine_changed, upstream)
-    loads = LoadWatch(
-        [(one, one.provider) for one in upstreams.values() if isinstance(one.provider, ReportsLoad)],
-        checks.ask,
-    )
-    speeds = SpeedBoard(clock)
+    direct = parts.kept_direct(before.direct if before else {}, providers)
+    checks = before.checks if before else _checks(shared, changed)
+    loads = before.loads if before else LoadWatch[Upstream]((), checks.ask)
+    speeds = before.speeds if before else SpeedBoard(clock)
     if any(route.strategy == "lowest_latency" for route in config.routes.values()):
         observer = fan_out((observer, speeds))
     routing = Routing(targets, speeds, clock, shared)
-    routes = tuple(routing.route(name, route) for name, route in config.routes.items())
+    routes = tuple(
+        heritage.route(config, name, targets) or heritage.seats(config, routing.route(name, route))
+        for name, route in config.routes.items()
+    )
     settings = RouterSettings(
         unary_deadline=config.server.deadline.unary,
         stream_deadline=config.server.deadline.stream,
@@ -195,7 +129,25 @@ def assemble(
         config, router, targets, copies or observer, clock=clock, settings=settings, ledger=ledger
     )
     door = admitted(config, shadows or router, router.canonical, quotas)
-    return Assembly(upstreams, targets, routes, checks, loads, door, direct, shadows)
+    return Assembly(
+        upstreams,
+        targets,
+        routes,
+        checks,
+        loads,
+        door,
+        config,
+        made,
+        speeds,
+        direct,
+        shadows,
+        changes=tuple(parts.changes),
+    )
+
+
+def _checks(shared: SharedValues | None, changed: Callable[[], None]) -> Checks:
+    reports = None if shared is None else SharedReports(shared, partial(key, "health"))
+    return Checks((), lambda _upstream: (), changed, reports.reported if reports else unreported)
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +158,9 @@ class _Parts:
     changed: Callable[[], None]
     engines: Path | None
     quotas: Quotas
+    heritage: Heritage
+    made: Providers
+    changes: list[Change] = field(default_factory=list)
 
     def upstreams(self, name: str) -> tuple[Upstream, ...]:
         provider = self.config.providers[name]
@@ -214,27 +169,33 @@ class _Parts:
 
     def _upstream(self, name: str, endpoint: str, settings: Any) -> Upstream:
         provider = self.config.providers[name]
-        kind = load_kind(provider.kind)
         limits = Limits(
             provider.max_concurrency, provider.max_queue, provider.queue_timeout, provider.max_wait_boost
         )
-        limiter = Limiter(limits, self.clock)
+        before = self.heritage.upstream(self.config, name, endpoint)
+        limiter = before.limiter if before else Limiter(limits, self.clock)
+        goes_on = before and not self.heritage.limits_changed(self.config, name, before, limits)
+        if before and not goes_on:
+            self.changes.append(partial(limiter.change, limits))
         adaptive = provider.adaptive
-        return Upstream(
+        fresh_adaptive = None if adaptive is None else Adaptive(limiter, adaptive.min, self.clock)
+        surroundings = _surroundings(self.config, name, self.engines)
+        fresh = Upstream(
             name=name,
             kind=provider.kind,
-            provider=kind.create(settings, _surroundings(self.config, name, self.engines)),
+            provider=self.made.get(provider.kind, endpoint, settings, surroundings),
             limiter=limiter,
             endpoint=endpoint,
-            engine=self.engine(name, limiter),
-            own_limit=self.own_limit(name),
-            adaptive=None if adaptive is None else Adaptive(limiter, adaptive.min, self.clock),
+            engine=before.engine if before else self.engine(name, limiter),
+            own_limit=self.heritage.own_limit(self.config, name, before) or self.own_limit(name),
+            adaptive=before.adaptive if before and goes_on else fresh_adaptive,
             retries=provider.retries,
             trace_context=provider.trace_context,
             required=provider.required,
             check=_check(provider.health_check),
             budget=None if provider.budget is None else Budget(f"provider/{name}", provider.budget.terms),
         )
+        return kept(before, fresh)
 
     def own_limit(self, name: str) -> OwnLimit | None:
         """Return what bounds a provider's requests and tokens, where something does."""
@@ -276,17 +237,33 @@ class _Parts:
         return self._destination(settings, upstreams)
 
     def _destination(self, settings: TargetSettings, upstreams: Sequence[Upstream]) -> Destination:
-        targets = [
-            Target(settings, upstream, self.clock, on_change=self._breaker_changed) for upstream in upstreams
-        ]
-        return (
-            targets[0] if len(targets) == 1 else ReplicatedTarget(settings, targets, self._order(upstreams))
-        )
+        targets = [self._endpoint(settings, upstream) for upstream in upstreams]
+        if len(targets) == 1:
+            return targets[0]
+        return self.heritage.destination(ReplicatedTarget(settings, targets, self._order(upstreams)))
+
+    def _endpoint(self, settings: TargetSettings, upstream: Upstream) -> Target:
+        fresh = Target(settings, upstream, self.clock, on_change=self._breaker_changed)
+        target = self.heritage.target(self.config, fresh)
+        if target.gate.capacity != settings.max_concurrency:
+            self.changes.append(partial(setattr, target.gate, "capacity", settings.max_concurrency))
+        return target
 
     def _order(self, upstreams: Sequence[Upstream]) -> EndpointOrder:
         provider = self.config.providers[upstreams[0].name]
         wanted = load_kind(provider.kind).prefix_affinity
         return PrefixOrder() if wanted is not None and wanted(provider.settings) else least_loaded
+
+    def kept_direct(
+        self, before: Mapping[str, Destination], upstreams: Mapping[str, Sequence[Upstream]]
+    ) -> OrderedDict[str, Destination]:
+        """Return the targets that callers brought into being ``before``, as far as they may still be."""
+        allowed = before if self.config.server.allow_direct else {}
+        return OrderedDict(
+            (name, self._direct_target(name, target.settings.model, upstreams[target.provider]))
+            for name, target in allowed.items()
+            if target.provider in upstreams
+        )
 
     def direct(
         self, upstreams: Mapping[str, Sequence[Upstream]], known: OrderedDict[str, Destination]
@@ -318,26 +295,9 @@ def _surroundings(config: Config, name: str, engines: Path | None = None) -> Sur
         retry_after_cap=provider.retry_after_cap,
         max_connections=provider.max_concurrency + most_copies(config, name),
         models=tuple(target.model for target in config.targets.values() if target.provider == name),
-        socket="" if engines is None else socket_of(config, name, engines),
+        socket="" if engines is None else socket_of(name, engines),
     )
 
 
 def _check(check: HealthCheckConfig | None) -> HealthCheck | None:
     return None if check is None else HealthCheck(check.interval, check.timeout)
-
-
-def _snapshot(target: Target) -> TargetSnapshot:
-    return TargetSnapshot(
-        target=target.configured,
-        provider=target.provider,
-        endpoint=target.upstream.endpoint,
-        inflight=target.gate.inflight,
-        queued=target.gate.queued,
-        breaker=target.breaker.state.value,
-        cooling=target.cooldown.remaining,
-        healthy=target.upstream.healthy,
-        concurrency_limit=target.upstream.limiter.max_concurrency,
-        engine_up=target.upstream.load.up,
-        engine=target.upstream.load.engine,
-        process=None if target.upstream.engine is None else target.upstream.engine.status,
-    )

@@ -54,6 +54,7 @@ def run(arguments: argparse.Namespace) -> Exit:
 
 async def _checked(config: Config) -> Sequence[_Row]:
     assembly = assemble(config, fan_out(()), asyncio.get_running_loop().time, changed=lambda: None)
+    assembly.begin()
     try:
         upstreams = assembly.upstreams.values()
         await asyncio.gather(*(assembly.checks.check(one, one.check or HealthCheck()) for one in upstreams))

@@ -215,6 +215,10 @@ class Allocation:
         self._shares_key = shares_key
         self._memory: OrderedDict[str, tuple[Seat, float]] = OrderedDict()
 
+    def take_over(self, before: Allocation) -> None:
+        """Leave users where ``before`` has put them; calls that it still serves are seen here too."""
+        self._memory = before._memory
+
     async def recall(self, request: ChatRequest | EmbedRequest) -> Allotment | None:
         """Return the strategy of a call, or None where it belongs to nobody."""
         user = self._key_of(request)

@@ -117,6 +117,11 @@ class Shadows:
         """Return the routes that callers may name."""
         return self._router.models()
 
+    async def ended(self) -> None:
+        """Return once no copy runs; for shadows whose router takes no more calls."""
+        while self._running:
+            await asyncio.wait(self._running)
+
     async def close(self) -> None:
         """End the copies that run."""
         running = list(self._running)

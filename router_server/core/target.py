@@ -187,6 +187,15 @@ class Target:
         self.answer_times = {operation: Latencies(clock) for operation in Operation}
         self._at_its_best = self._view()
 
+    def inherit(self, before: Target) -> None:
+        """Take over what ``before`` has learnt, and the places that it has given out."""
+        self.gate = before.gate
+        self.cooldown = before.cooldown
+        self.pace = before.pace
+        self.answer_times = before.answer_times
+        if self.settings.breaker == before.settings.breaker:
+            self.breaker = before.breaker
+
     @property
     def configured(self) -> str:
         """The name in the configuration, which callers know."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory, gettempdir
 from typing import Final
@@ -12,7 +13,9 @@ from router_server.config.tree import Config
 from router_server.core.engine import EngineSpec
 from router_server.providers import load_kind
 
-_LONGEST_FOLDER: Final = 80
+_DIGITS: Final = 10
+"""Of a provider's digest: 40 bits, for some dozens of names."""
+_LONGEST_FOLDER: Final = 76
 """Bytes: a Unix socket's path has at most 107, 103 on macOS, and the random part and the file follow."""
 
 
@@ -26,12 +29,12 @@ def engine_of(config: Config, provider: str, folder: Path) -> EngineSpec | None:
     """Return the engine that a provider wants, or None."""
     settings = config.providers[provider]
     engine = load_kind(settings.kind).engine
-    return None if engine is None else engine(settings.settings, socket_of(config, provider, folder))
+    return None if engine is None else engine(settings.settings, socket_of(provider, folder))
 
 
-def socket_of(config: Config, provider: str, folder: Path) -> str:
-    """Return where a provider's engine listens; by number, since names may be long."""
-    return str(folder / f"{list(config.providers).index(provider)}.sock")
+def socket_of(provider: str, folder: Path) -> str:
+    """Return where a provider's engine listens: not by its name, which may be long, nor by its place."""
+    return str(folder / f"{sha256(provider.encode()).hexdigest()[:_DIGITS]}.sock")
 
 
 @contextmanager
