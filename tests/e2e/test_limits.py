@@ -311,3 +311,26 @@ async def test_the_tokens_of_a_provider_are_settled_too(redis: str) -> None:
             large = await served.stub.Chat(chat("chat", text="x" * 400))
             assert large.route.target == "b1"
         assert (len(a.requests), len(b.requests)) == (2, 2)
+
+
+async def test_a_shared_state_that_says_nothing_is_asked_three_times(
+    server: SharedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared, "CALL_PATIENCE", 0.05)
+    async with (
+        answering() as upstream,
+        serving(config(upstream, redis=server.url, requests_per_minute=1000)) as served,
+    ):
+        state = served.server.state
+        server.freeze()
+        for _ in range(6):
+            assert (await served.stub.Chat(chat(), metadata=A)).message.content
+        snapshot = state.snapshot()
+        assert snapshot is not None
+        asked = snapshot.asked
+        # Each waited once, until three had; then nobody asked any more. What runs in the background may have
+        # been one of the three.
+        assert sum(count for (_what, outcome), count in asked.items() if outcome == "timeout") == 3
+        assert asked["reserve", "timeout"] + asked["reserve", "skipped"] == 6
+        assert state.degraded
+        server.thaw()

@@ -126,11 +126,14 @@ def redis() -> Iterator[Redis]:
         client.close()
 
 
+EDGES = st.sampled_from([1, 999, 1_000, 59_000, 59_999, 60_000, 60_001, 60_999, 61_000])
+"""Milliseconds around which something begins or ends to count."""
+
 STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("reserve"), st.integers(0, 100), st.integers(1, 100_000)),
         st.tuples(st.just("settle"), st.integers(0, 150), st.integers(0, 1)),
-        st.tuples(st.just("wait"), st.integers(0, 70_000), st.just(0)),
+        st.tuples(st.just("wait"), EDGES | st.integers(0, 70_000), st.just(0)),
     ),
     max_size=40,
 )
@@ -173,7 +176,7 @@ def test_memory_and_redis_do_what_the_model_says(redis: Redis, steps: list[tuple
 
 
 @settings(max_examples=200, deadline=None)
-@given(waits=st.lists(st.tuples(st.integers(0, 40_000), st.integers(1, 100)), max_size=60))
+@given(waits=st.lists(st.tuples(EDGES | st.integers(0, 40_000), st.integers(1, 100)), max_size=60))
 def test_never_is_more_than_the_limit_used_in_any_minute(waits: list[tuple[int, int]]) -> None:
     memory, now, used = InMemory(), START, list[tuple[int, int]]()
     for wait, tokens in waits:
