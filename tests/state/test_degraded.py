@@ -119,3 +119,19 @@ async def test_without_one_there_is_nothing_to_degrade() -> None:
     assert state.snapshot() is None
     assert state.shared is state.local
     await state.close()
+
+
+async def test_a_password_is_shown_to_the_server_alone(
+    server: SharedServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.lock("very/secret")
+    url = server.url.replace("unix://", "unix://:very%2Fsecret@")
+    async with connected(url) as store:
+        assert await store.put("a", b"1", 60)
+        assert "secret" not in f"{store!r} {store.snapshot!r}"
+    wrong = open_state(server.url.replace("unix://", "unix://:very%2Fsecret2@"))
+    await wrong.connect()
+    assert wrong.degraded
+    assert "secret" not in caplog.text
+    assert "not usable" in caplog.text
+    await wrong.close()
