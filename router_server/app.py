@@ -35,6 +35,7 @@ from router_server.rpc.server import RpcServer
 from router_server.rpc.settings import ServerSettings, Tls
 from router_server.spending.ledger import BudgetLedger
 from router_server.spending.opening import budgets_kept
+from router_server.spending.thresholds import Thresholds
 from router_server.state.opening import State, open_state
 from router_server.state.windows import SharedQuotas
 from router_server.telemetry import Telemetry, TelemetrySettings, build, register_secret
@@ -165,7 +166,9 @@ async def running(
         engines = (
             worker.engines if worker else await stack.enter_async_context(engines_running(config, announce))
         )
-        ledger = await stack.enter_async_context(budgets_kept(config, state, lambda _account: None))
+        thresholds = Thresholds(config.alerts.budget if config.alerts else ())
+        stack.push_async_callback(thresholds.close)
+        ledger = await stack.enter_async_context(budgets_kept(config, state, thresholds.heard))
         quotas = SharedQuotas(state, 1 if state.distributed else config.server.workers)
         stack.push_async_callback(quotas.close)
         assembly = _assemble(
@@ -189,6 +192,7 @@ async def running(
         alerts = await stack.enter_async_context(
             alerts_sent(config.alerts, lambda: assembly.destinations, state.shared)
         )
+        thresholds.alerts = alerts
         await stack.enter_async_context(_background(_show_health(assembly, state, health, changed), "health"))
         yield Running(assembly, rpc, health, state, quotas, http_port, alerts, ledger)
 

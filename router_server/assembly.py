@@ -42,6 +42,7 @@ from router_server.pricing import cost_function
 from router_server.providers import load_kind
 from router_server.routing import Routing
 from router_server.shadowing import most_copies, shadowing
+from router_server.spending.opening import are_wanted
 from router_server.state.opening import State
 from router_server.state.store import key
 from router_server.state.windows import SharedQuotas
@@ -88,13 +89,14 @@ def assemble(
         shared: what replicas share, or None where each process is on its own.
         copies: sees the copies of calls that shadows are sent; None: ``observer`` does.
         quotas: counts what callers use; None: this process alone does.
-        ledger: where budgets are kept; None where nothing has one.
+        ledger: where budgets are kept; None: nothing has one, whatever ``config`` says.
         before: which assembly this one is to follow; its state goes on for whatever is described alike.
 
     Raises:
         SetupError: a provider lacks something that only the machine can give.
     """
     quotas = quotas or SharedQuotas(State(None))
+    ledger = ledger if are_wanted(config) else None
     heritage, made = (before.heritage, before.providers) if before else (Heritage(), Providers())
     parts = _Parts(config, observer, clock, changed, engines, quotas, heritage, made)
     providers = {name: parts.upstreams(name) for name in config.providers}

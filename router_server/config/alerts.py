@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, SecretStr
 
 from router_server.config.section import Section
-from router_server.config.values import Duration
+from router_server.config.values import Duration, Share
 
 
 def _webhook(url: SecretStr) -> SecretStr:
@@ -19,11 +19,14 @@ def _webhook(url: SecretStr) -> SecretStr:
 
 
 class AlertsConfig(Section):
-    """Who is told when a target goes down, and when it is back."""
+    """Who is told when a target goes down, when it is back, and when a budget is nearly spent."""
 
     webhook: Annotated[SecretStr, AfterValidator(_webhook)] = Field(
         description="takes {text: …} by POST, as Slack's does; whoever knows it may write there: a secret"
     )
     after: Duration = Field(
         default=30.0, description="how long a target must be down, or back, before anybody is told"
+    )
+    budget: tuple[Share, ...] = Field(
+        default=(0.8, 1.0), description="shares of a budget at which people are told; 1: a call did not fit"
     )

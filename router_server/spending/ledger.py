@@ -53,6 +53,7 @@ class Account:
         reserved: likewise.
         heard: it was heard at all.
         lent: what this process has reserved and spent by itself, and could not tell yet.
+        refused: a call did not fit.
     """
 
     budget: Budget
@@ -61,6 +62,7 @@ class Account:
     reserved: int = 0
     heard: bool = False
     lent: int = 0
+    refused: bool = False
 
     @property
     def keys(self) -> tuple[str, str]:
@@ -210,6 +212,8 @@ class BudgetLedger:
         if not refused:
             return
         account = held.accounts[refused - 1]
+        account.refused = True
+        self._heard(account)
         left = account.period.limit - account.spent - account.reserved
         why = (
             "is used up" if left <= 0 else "has not enough left for this call, for which fewer tokens may do"

@@ -28,17 +28,14 @@ def are_wanted(config: Config) -> bool:
 
 
 @asynccontextmanager
-async def budgets_kept(config: Config, state: State, heard: Heard) -> AsyncIterator[BudgetLedger | None]:
-    """Give the ledger of ``config`` while the context lasts, or None where nothing has a budget.
+async def budgets_kept(config: Config, state: State, heard: Heard) -> AsyncIterator[BudgetLedger]:
+    """Give the ledger while the context lasts; at its end what was settled is written down.
 
     Args:
-        config: says what has one.
+        config: says how many workers there are.
         state: where it is kept.
         heard: see `spending.ledger`.
     """
-    if not are_wanted(config):
-        yield None
-        return
     # Workers that share nothing each have their part of it.
     shares = 1 if state.distributed else config.server.workers
     ledger = BudgetLedger(state.shared, shares=shares, heard=heard)

@@ -129,6 +129,24 @@ async def test_every_key_has_its_own() -> None:
                 assert failure.detail(error_details_pb2.QuotaFailure).violations[0].subject == f"key/{name}"
 
 
+async def test_people_are_told_before_it_is_spent_and_when_it_is() -> None:
+    async with Upstream() as a, Upstream() as b, Upstream() as hook:
+        a.always(json_reply(answer()))
+        hook.always(json_reply({}))
+        alerts = f'alerts: {{webhook: "{hook.base_url}", budget: [0.4, 1.0]}}'
+        async with serving(config(a, b, route=budget(COST + RESERVED), extra=alerts)) as served:
+            assert await ask(served) == "a1"
+            await spent(served, "route/chat")
+            told = (await hook.requested()).json["text"]
+            assert told.startswith("The daily budget of route/chat (")
+            assert told.endswith("has reached 40%: 0.001005 of 0.002017 USD are spent.")
+            assert await ask(served) == "a1"
+            await fails(served.stub.Chat(LIMITED))
+            assert "has not enough left for every call" in (await hook.requested(2)).json["text"]
+            await fails(served.stub.Chat(LIMITED))
+        assert len(hook.requests) == 2
+
+
 async def test_a_failure_costs_nothing_and_is_given_back() -> None:
     async with Upstream() as a, Upstream() as b:
         for upstream in (a, b):

@@ -1,0 +1,72 @@
+"""People are told when a budget reaches a share of itself, once in its period. Refuses to know how."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextvars import Context
+from typing import Final
+
+from router_server.core.alerts import Alerts
+from router_server.core.budget import NANO_PER_USD
+from router_server.spending.ledger import Account
+
+_WHOLE: Final = 1.0
+
+
+class Thresholds:
+    """Looks at what is heard of budgets.
+
+    Args:
+        shares: at which people are told, more than 0 and at most 1. The whole counts as reached once a call
+            did not fit: what is reserved keeps the sum from ever being spent to the last cent.
+
+    Attributes:
+        alerts: tells people, once there is something that does.
+    """
+
+    def __init__(self, shares: Sequence[float]) -> None:
+        self._shares = sorted(shares)
+        self._told: dict[tuple[str, str], int] = {}
+        self._telling: set[asyncio.Task[None]] = set()
+        self.alerts: Alerts | None = None
+
+    def heard(self, account: Account) -> None:
+        """Take note of an account of which something new is known. Never waits."""
+        if self.alerts is None:
+            return
+        name = (account.budget.subject, account.period.name)
+        told = self._told.get(name, 0)
+        while told < len(self._shares) and _reached(account, self._shares[told]):
+            self._tell(self.alerts, account, self._shares[told])
+            told += 1
+            self._told[name] = told
+
+    async def close(self) -> None:
+        """End what is still being told."""
+        telling = list(self._telling)
+        for task in telling:
+            task.cancel()
+        if telling:
+            await asyncio.wait(telling)
+
+    def _tell(self, alerts: Alerts, account: Account, share: float) -> None:
+        about = f"budget/{account.budget.subject}/{account.period.name}/{share:g}"
+        # A context of its own: the call's patience with shared state is not this alert's.
+        task = asyncio.create_task(
+            alerts.raised(about, _words(account, share)), name=about, context=Context()
+        )
+        self._telling.add(task)
+        task.add_done_callback(self._telling.discard)
+
+
+def _reached(account: Account, share: float) -> bool:
+    return account.spent >= share * account.period.limit or (share >= _WHOLE and account.refused)
+
+
+def _words(account: Account, share: float) -> str:
+    period, subject = account.period, account.budget.subject
+    digits = 2 if period.limit >= NANO_PER_USD else 6
+    spent, limit = (f"{sum_ / NANO_PER_USD:.{digits}f}" for sum_ in (account.spent, period.limit))
+    what = "has not enough left for every call" if share >= _WHOLE else f"has reached {share:.0%}"
+    return f"The {period.word} budget of {subject} ({period.name}) {what}: {spent} of {limit} USD are spent."
