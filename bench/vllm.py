@@ -181,7 +181,10 @@ async def _engine(folder: Path) -> AsyncIterator[Engine]:
 @asynccontextmanager
 async def _router(folder: Path, engine: Engine) -> AsyncIterator[ServerProcess]:
     """Run the router that is measured: ``plain`` queues nothing, ``queued`` lets few calls in at once."""
-    patient = "max_queue: 1000, queue_timeout: 300s, timeouts: {first_token: 300s, idle: 60s}"
+    # After the default of 2 s whoever waited goes first: on a slow machine that is soon everyone.
+    patient = (
+        "max_queue: 1000, queue_timeout: 300s, max_wait_boost: 60s, timeouts: {first_token: 300s, idle: 60s}"
+    )
     own = f'{{kind: vllm, base_url: "{engine.base_url}", {patient}, max_concurrency'
     parts = f"""
         providers: {{plain: {own}: 1000}}, queued: {own}: {_SLOTS}}}}}
