@@ -15,7 +15,6 @@ from pathlib import Path
 from router_server.alerting import alerts_sent
 from router_server.assembled import Assembly
 from router_server.assembly import assemble, prepare
-from router_server.auth.opening import Authentication
 from router_server.config.route_words import route_words
 from router_server.config.secrets import secrets_of
 from router_server.config.tree import Config, ServerConfig
@@ -200,6 +199,8 @@ async def running(
 async def _authentication(config: Config, state: State, stack: AsyncExitStack) -> Authenticator | None:
     if config.auth is None:
         return None
+    from router_server.auth.opening import Authentication  # noqa: PLC0415 - PyJWT takes 0.1 s to load
+
     authentication = Authentication(config.auth, state.shared)
     await authentication.prepare()
     await stack.enter_async_context(_background(authentication.run(), "authentication"))

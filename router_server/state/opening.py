@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from router_server.core.shared import SharedSnapshot
 from router_server.state.memory import MemoryStore
 from router_server.state.presence import Presence
-from router_server.state.remote import RedisStore
 from router_server.state.store import Store
+
+if TYPE_CHECKING:
+    from router_server.state.remote import RedisStore
 
 
 class State:
@@ -78,4 +81,8 @@ def open_state(url: str | None, changed: Callable[[], None] = lambda: None) -> S
         url: see `RedisStore`.
         changed: called whenever `State.degraded` has changed.
     """
-    return State(None if url is None else RedisStore(url, changed))
+    if url is None:
+        return State(None)
+    from router_server.state.remote import RedisStore  # noqa: PLC0415 - redis takes 0.2 s to load
+
+    return State(RedisStore(url, changed))
