@@ -15,6 +15,7 @@ from router_server.core.checks import Checks
 from router_server.core.engine_view import EngineView
 from router_server.core.load import LoadWatch
 from router_server.core.provider import ReportsLoad
+from router_server.core.replay import Shelf
 from router_server.core.service import CallRouter
 from router_server.core.shadow import ShadowCount, Shadows
 from router_server.core.speeds import SpeedBoard
@@ -40,6 +41,7 @@ class Assembly:
         speeds: what is known of how quick targets are.
         direct: targets that callers brought into being.
         shadows: send copies of calls, where any route has a shadow.
+        shelf: where answers are kept that may be given again.
         changes: what `begin` does to limits that are in use already.
     """
 
@@ -54,6 +56,7 @@ class Assembly:
     speeds: SpeedBoard
     direct: OrderedDict[str, Destination] = field(default_factory=OrderedDict)
     shadows: Shadows | None = None
+    shelf: Shelf | None = None
     changes: Sequence[Change] = ()
 
     @property

@@ -14,6 +14,7 @@ from typing import Any
 
 from router_server.admitting import admitted
 from router_server.assembled import Assembly
+from router_server.caching import caching
 from router_server.config.tree import Config, HealthCheckConfig, TargetConfig
 from router_server.core.adaptive import Adaptive
 from router_server.core.breaker import BreakerSettings, BreakerState
@@ -30,6 +31,7 @@ from router_server.core.own_limit import OwnLimit
 from router_server.core.prefixes import PrefixOrder
 from router_server.core.provider import Surroundings
 from router_server.core.quotas import Quotas, Subject
+from router_server.core.replay import MemoryShelf, Shelf
 from router_server.core.replicas import EndpointOrder, ReplicatedTarget, least_loaded
 from router_server.core.reports import SharedReports
 from router_server.core.router import Router, RouterSettings, no_direct
@@ -130,7 +132,10 @@ def assemble(
     shadows = shadowing(
         config, router, targets, copies or observer, clock=clock, settings=settings, ledger=ledger
     )
-    door = admitted(config, shadows or router, router.canonical, quotas)
+    kept = before.shelf if before else None
+    shelf: Shelf = shared or kept or MemoryShelf(config.server.cache_bytes, clock)
+    answering = caching(config, shadows or router, router.canonical, shelf)
+    door = admitted(config, answering, router.canonical, quotas)
     return Assembly(
         upstreams,
         targets,
@@ -143,6 +148,7 @@ def assemble(
         speeds,
         direct,
         shadows,
+        shelf,
         changes=tuple(parts.changes),
     )
 

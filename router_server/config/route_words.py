@@ -21,7 +21,14 @@ _HOW: Final = {
 def route_words(route: RouteConfig, named: Callable[[str], str] = str) -> str:
     """Return for example ``a (4 of 5) or b (1 of 5) by weight, then c``; ``named`` gives a target's name."""
     also = f"; also called {', '.join(route.aliases)}" if route.aliases else ""
-    return _order(route, named) + _belonging(route, named) + _trials(route, named) + also
+    return _order(route, named) + _belonging(route, named) + _trials(route, named) + _cache(route) + also
+
+
+def _cache(route: RouteConfig) -> str:
+    if route.cache is None:
+        return ""
+    whose = " for all callers together" if route.cache.across_keys else ""
+    return f"; answers kept for {route.cache.ttl:g}s{whose}"
 
 
 def _trials(route: RouteConfig, named: Callable[[str], str]) -> str:

@@ -106,6 +106,15 @@ WEIGHING: Final = ("weighted", "least_inflight", "least_connections", "random")
 """The strategies to which weights mean something."""
 
 
+class CacheConfig(Section):
+    """Answers that are given again to the same question."""
+
+    ttl: Timeout = Field(default=86_400.0, description="how long an answer is kept")
+    across_keys: bool = Field(
+        default=False, description="give one caller's answers to others too; false: each has its own"
+    )
+
+
 class RouteConfig(Section):
     """A public name for targets."""
 
@@ -142,6 +151,9 @@ class RouteConfig(Section):
     )
     hedge: HedgeConfig | None = Field(
         default=None, description="ask a second target where the first is late; null: off"
+    )
+    cache: CacheConfig | None = Field(
+        default=None, description="give answers again at temperature 0, or where asked for; null: off"
     )
     budget: BudgetConfig | None = Field(
         default=None, description="what its calls may spend; null: any sum, see docs/budgets.md"

@@ -75,6 +75,12 @@ class ServerConfig(Section):
     )
     max_receive_bytes: Count = Field(default=16_777_216, description="the largest request")
     max_send_bytes: Count = Field(default=67_108_864, description="the largest answer")
+    cache_bytes: Count = Field(
+        default=67_108_864, description="answers that are kept in memory, where redis is not set"
+    )
+    idempotency_ttl: Duration = Field(
+        default=600.0, description="how long the answer to an idempotency key is kept; 0: keys mean nothing"
+    )
     drain_delay: Duration = Field(
         default=5.0,
         description="from the stop signal until new calls are refused, so that probes see it first",

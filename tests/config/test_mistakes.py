@@ -170,7 +170,7 @@ def test_each_kind_of_mistake_says_what_to_do(added: str, key: str, words: str) 
         ("routes:", "alerts: {}\nroutes:", "alerts.webhook", "is required; add it"),
         ("targets: [t]", "targets: [t], aliases: [a b]", "routes.r.aliases[0]", "is not a route's name"),
         ("targets: [t]", "targets: [t], fallback: t", "routes.r.fallback", "must be a list; write [a, b]"),
-        ("targets: [t]", "targets: [t], cache: null", "routes.r.cache", "unknown key"),
+        ("targets: [t]", "targets: [t], caching: null", "routes.r.caching", "unknown key"),
         ("targets: [t]", "targets: [t], hedge: {after: p42}", "routes.r.hedge.after", "write p50, p90, p95"),
         ("targets: [t]", "targets: [t], hedge: {after: 0s}", "routes.r.hedge.after", "nor a duration"),
         ("targets: [t]", "targets: [t], hedge: {max_extra: 0}", "routes.r.hedge.max_extra", "more than 0"),

@@ -21,6 +21,8 @@ from tests.config.reading import config_of
         ("{targets: [a], shadow: {target: c, share: 0.5}}", "a; copies of 0.5 of the calls to c"),
         ("{targets: [a], sticky: {by: 'label:team'}}", "a; kept for each label team for 3600s"),
         ("{targets: [a, b], affinity: {by: user_id}}", "a, then b; the same for each user_id"),
+        ("{targets: [a], cache: {ttl: 1h}}", "a; answers kept for 3600s"),
+        ("{targets: [a], cache: {across_keys: true}}", "a; answers kept for 86400s for all callers together"),
         ("{targets: [a], aliases: [d, e]}", "a; also called d, e"),
         ("{targets: [a], strategy: round_robin, fallback: [c]}", "a, then c"),
         ("{targets: [a, b], strategy: round_robin}", "a or b in turn"),
