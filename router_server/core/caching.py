@@ -7,9 +7,10 @@ answers are kept.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, TypeVar
 
 from router_server.core.packing import digest
@@ -72,7 +73,7 @@ class CachingRouter:
         self._name_key = name_key
         self._replays = Replays(shelf, _worth_keeping)
 
-    async def chat(self, request: ChatRequest, invocation: Invocation) -> ChatResult:
+    def chat(self, request: ChatRequest, invocation: Invocation) -> Coroutine[Any, Any, ChatResult]:
         """Return the whole answer.
 
         Raises:
@@ -80,12 +81,10 @@ class CachingRouter:
         """
         ticket = self._ticket("chat", request, invocation)
         if ticket is None:
-            return await self._router.chat(request, invocation)
-        result: ChatResult
-        result, again = await self._replays.one(ticket, lambda: self._router.chat(request, invocation))
-        return _again(result, request, invocation) if again else result
+            return self._router.chat(request, invocation)
+        return self._one(ticket, partial(self._router.chat, request, invocation), request, invocation)
 
-    async def embed(self, request: EmbedRequest, invocation: Invocation) -> EmbedResult:
+    def embed(self, request: EmbedRequest, invocation: Invocation) -> Coroutine[Any, Any, EmbedResult]:
         """Return one vector per input, in order.
 
         Raises:
@@ -93,10 +92,8 @@ class CachingRouter:
         """
         ticket = self._ticket("embed", request, invocation)
         if ticket is None:
-            return await self._router.embed(request, invocation)
-        result: EmbedResult
-        result, again = await self._replays.one(ticket, lambda: self._router.embed(request, invocation))
-        return _again(result, request, invocation) if again else result
+            return self._router.embed(request, invocation)
+        return self._one(ticket, partial(self._router.embed, request, invocation), request, invocation)
 
     def stream(self, request: ChatRequest, invocation: Invocation) -> AsyncGenerator[StreamEvent, None]:
         """Yield the events of one answer; one that is given again comes as it came, without its pauses.
@@ -113,6 +110,13 @@ class CachingRouter:
         """Return the routes that callers may name."""
         return self._router.models()
 
+    async def _one(
+        self, ticket: Ticket, ask: Callable[[], Awaitable[_Result]], request: Request, invocation: Invocation
+    ) -> _Result:
+        result: _Result
+        result, again = await self._replays.one(ticket, ask)
+        return _again(result, request, invocation) if again else result
+
     async def _replayed(
         self, ticket: Ticket, request: ChatRequest, invocation: Invocation
     ) -> AsyncGenerator[StreamEvent, None]:
@@ -122,6 +126,8 @@ class CachingRouter:
                 yield _event_again(event, request, invocation) if again else event
 
     def _ticket(self, what: str, request: Request, invocation: Invocation) -> Ticket | None:
+        if not (request.idempotency_key or self._caches):
+            return None
         route = self._canonical(request.model)
         whose = "" if invocation.principal is None else invocation.principal.subject
         if request.idempotency_key and self._idempotency_ttl > 0:

@@ -129,9 +129,9 @@ class Race:
         await _ended(losers.values())
 
 
-async def _paid(attempt: Attempt, answer: Callable[[Attempt], Awaitable[T]]) -> T:
+def _paid(attempt: Attempt, answer: Callable[[Attempt], Awaitable[T]]) -> Coroutine[Any, Any, T]:
     funds = attempt.call.funds
-    return await (attempt.run(answer) if funds is None else funds.paying(attempt, answer))
+    return attempt.run(answer) if funds is None else funds.paying(attempt, answer)
 
 
 async def _ended(tasks: Collection[asyncio.Task[Any]]) -> None:
