@@ -3,52 +3,46 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import signal
-import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from router_server.alerting import alerts_sent
 from router_server.assembled import Assembly
 from router_server.assembly import assemble, prepare
-from router_server.config.route_words import route_words
+from router_server.auth.current import CurrentCallers
 from router_server.config.secrets import secrets_of
 from router_server.config.tree import Config, ServerConfig
 from router_server.core.alerts import Alerts
-from router_server.core.engine import EngineState
 from router_server.core.funds import Ledger
 from router_server.core.observers import fan_out, fan_out_rpc
-from router_server.core.principal import Authenticator
-from router_server.core.provider import Capability
+from router_server.core.reloads import Reloads
 from router_server.engines.running import engines_running, engines_seen
+from router_server.greeting import served
 from router_server.http.server import Exposition, HttpServer, HttpStartError
 from router_server.providers import SetupError
+from router_server.reloading import Reloader, Source, watch
 from router_server.rpc.binding import BindError, TlsError
 from router_server.rpc.current import CallHolder
 from router_server.rpc.health import HealthBoard
 from router_server.rpc.server import RpcServer
 from router_server.rpc.settings import ServerSettings, Tls
+from router_server.showing import show_health
+from router_server.signals import hangup_signal, stop_signals
 from router_server.spending.ledger import BudgetLedger
 from router_server.spending.opening import budgets_kept
 from router_server.spending.thresholds import Thresholds
 from router_server.state.opening import State, open_state
 from router_server.state.windows import SharedQuotas
+from router_server.succession import Make, Succession
 from router_server.telemetry import Telemetry, TelemetrySettings, build, register_secret
 from router_server.workers import Task
 
 Announce = Callable[[str], None]
 
 _log = logging.getLogger(__name__)
-
-DEFAULT_ADDRESS = "127.0.0.1:50051"
-"""Where the client looks unless it is told otherwise."""
-
-_HEALTH_REFRESH = 1.0
-"""Seconds in which a breaker that opens or closes by the clock alone shows in health."""
 
 
 class StartError(Exception):
@@ -59,7 +53,9 @@ class StartError(Exception):
 class Running:
     """A server that serves. ``http_port`` is 0 where no HTTP is served; ``alerts`` None: nobody is told."""
 
-    assembly: Assembly
+    succession: Succession
+    callers: CurrentCallers
+    reloads: Reloads
     rpc: RpcServer
     health: HealthBoard
     state: State
@@ -68,68 +64,71 @@ class Running:
     alerts: Alerts | None = None
     ledger: BudgetLedger | None = None
 
+    @property
+    def assembly(self) -> Assembly:
+        """What answers calls now."""
+        return self.succession.current
 
-async def serve(config: Config, *, announce: Announce) -> None:
+    async def prepare(self, config: Config) -> None:
+        """Build what ``config`` describes, beside what is in use; `follow` or `refuse` comes next.
+
+        Raises:
+            SetupError: a provider lacks something that only the machine can give.
+        """
+        await _prepare(config, _log.info)
+        await self.succession.prepare(config)
+        await self.callers.prepare(config.auth)
+
+    def follow(self) -> None:
+        """Go by the configuration that was prepared; calls that run stay with the one before."""
+        self.succession.follow()
+        self.callers.follow()
+        self.rpc.know_callers_by(self.callers.authenticator)
+        self.reloads.noted(ok=True)
+
+    async def refuse(self) -> None:
+        """Stay with what is in use."""
+        await self.succession.abandon()
+        self.reloads.noted(ok=False)
+
+
+async def serve(config: Config, *, announce: Announce, source: Source | None = None) -> None:
     """Serve until SIGTERM or SIGINT, then drain; a second signal ends at once.
 
     Args:
         config: what to serve.
         announce: told in plain words what is served, and where.
+        source: where ``config`` comes from, to be read again when SIGHUP says so; None: it never changes.
 
     Raises:
         StartError: something that the configuration asks for cannot be had.
     """
-    with stop_signals() as told_to_stop:
+    with stop_signals() as told_to_stop, hangup_signal() as hung_up:
         async with running(config, announce=announce) as server:
             announce(served(config, server.rpc.port, server.http_port))
-            await drained(server, config, told_to_stop, announce)
+
+            async def apply(wanted: Config) -> None:
+                await server.prepare(wanted)
+                server.follow()
+
+            source = source or Source(lambda: config)
+            async with reloaded(Reloader(source, config, apply, server.refuse), hung_up):
+                await drained(server, told_to_stop, announce)
     announce("Stopped.")
 
 
-async def drained(server: Running, config: Config, told_to_stop: asyncio.Event, announce: Announce) -> None:
+async def drained(server: Running, told_to_stop: asyncio.Event, announce: Announce) -> None:
     """Wait until told to stop, then drain; being told again ends at once."""
     await told_to_stop.wait()
     told_to_stop.clear()
     announce("Draining: no new calls are wanted, running ones go on. A second signal ends at once.")
-    draining = asyncio.create_task(server.rpc.drain(config.server.drain_delay, config.server.drain_grace))
+    times = server.assembly.config.server
+    draining = asyncio.create_task(server.rpc.drain(times.drain_delay, times.drain_grace))
     impatient = asyncio.create_task(told_to_stop.wait())
     await asyncio.wait({draining, impatient}, return_when=asyncio.FIRST_COMPLETED)
     draining.cancel()
     impatient.cancel()
     await asyncio.wait({draining, impatient})
-
-
-def served(config: Config, port: int, http_port: int) -> str:
-    """Return in plain words what is served, where, and what to try next."""
-    host, _, asked = config.server.listen.rpartition(":")
-    address = config.server.listen if not asked.isdigit() else f"{host}:{port}"
-    lines = [f"Serving on {address}:"]
-    for name, route in config.routes.items():
-        lines.append(f"  {name}: {route_words(route, lambda target: _words(config, target))}")
-    if http_port:
-        http_host = (config.server.http_listen or "").rpartition(":")[0]
-        lines.append(f"Metrics on http://{http_host}:{http_port}/metrics")
-    lines.append(f"Try: {_next_command(config, address)}")
-    return "\n".join(lines)
-
-
-def _words(config: Config, target: str) -> str:
-    settings = config.targets[target]
-    return f"{settings.model or 'the served model'} ({settings.provider})"
-
-
-def _next_command(config: Config, address: str) -> str:
-    command = Path(sys.argv[0]).with_name("modelrouter")
-    try:
-        shown = command.resolve().relative_to(Path.cwd())
-    except ValueError:
-        shown = Path(command.name)
-    name = next(iter(config.routes))
-    chats = Capability.CHAT in config.capabilities(config.routes[name].order[0])
-    where = "" if address == DEFAULT_ADDRESS else f" --target {address}"
-    model = "" if name == "chat" else f" --model {name}"
-    question = 'chat "What is the capital of France?"' if chats else 'embed "a cat" "a kitten"'
-    return f"{shown} {question}{model}{where}"
 
 
 @asynccontextmanager
@@ -146,18 +145,21 @@ async def running(
     Raises:
         StartError: see `serve`.
     """
-    for secret in secrets_of(config):
-        register_secret(secret)
-    await _prepare(config, announce)
+    try:
+        await _prepare(config, announce)
+    except SetupError as error:
+        raise StartError(str(error)) from None
     async with AsyncExitStack() as stack:
         changed = asyncio.Event()
         state = open_state(config.redis.get_secret_value() if config.redis else None, changed.set)
-        assembled: list[Assembly] = []
+        reloads = Reloads()
+        line: list[Succession] = []
         telemetry = build(
             _telemetry_settings(config),
-            lambda: assembled[0].snapshot() if assembled else (),
+            lambda: line[0].current.snapshot() if line else (),
             state.snapshot,
-            lambda: assembled[0].copies() if assembled else (),
+            lambda: line[0].current.copies() if line else (),
+            reloads,
         )
         stack.push_async_callback(telemetry.shutdown)
         stack.push_async_callback(state.close)
@@ -170,41 +172,36 @@ async def running(
         ledger = await stack.enter_async_context(budgets_kept(config, state, thresholds.heard))
         quotas = SharedQuotas(state, 1 if state.distributed else config.server.workers)
         stack.push_async_callback(quotas.close)
-        assembly = _assemble(
-            config, telemetry, state, quotas, changed=changed, engines=engines, ledger=ledger
-        )
-        auth = await _authentication(config, state, stack)
-        assembled.append(assembly)
-        assembly.begin()
-        stack.push_async_callback(assembly.close)
-        await stack.enter_async_context(engines_seen(assembly.engines, engines))
+        make = _maker(telemetry, state, quotas, changed=changed, engines=engines, ledger=ledger)
+        try:
+            succession = Succession(make, config)
+        except SetupError as error:
+            raise StartError(str(error)) from None
+        line.append(succession)
+        stack.push_async_callback(succession.close)
+        callers = CurrentCallers(state.shared)
+        stack.push_async_callback(callers.close)
+        await callers.prepare(config.auth)
+        callers.follow()
+        first = succession.current
+        await stack.enter_async_context(engines_seen(first.engines, engines))
         health = HealthBoard()
         observer = fan_out_rpc(telemetry.rpc_observers)
         settings = _server_settings(config.server, reuse_port=worker is not None)
-        rpc = RpcServer(settings, assembly.router, health, observer, authenticator=auth)
+        rpc = RpcServer(settings, succession.door, health, observer, authenticator=callers.authenticator)
         http_port = await _start_http(config, telemetry, health, stack, worker)
         await _start(rpc)
         stack.push_async_callback(rpc.stop)
         await stack.enter_async_context(_background(state.run(), "shared state"))
-        await stack.enter_async_context(_background(assembly.checks.run(), "active checks"))
-        await stack.enter_async_context(_background(assembly.loads.run(), "engine loads"))
+        await stack.enter_async_context(_background(first.checks.run(), "active checks"))
+        await stack.enter_async_context(_background(first.loads.run(), "engine loads"))
         alerts = await stack.enter_async_context(
-            alerts_sent(config.alerts, lambda: assembly.destinations, state.shared)
+            alerts_sent(config.alerts, lambda: succession.current.destinations, state.shared)
         )
         thresholds.alerts = alerts
-        await stack.enter_async_context(_background(_show_health(assembly, state, health, changed), "health"))
-        yield Running(assembly, rpc, health, state, quotas, http_port, alerts, ledger)
-
-
-async def _authentication(config: Config, state: State, stack: AsyncExitStack) -> Authenticator | None:
-    if config.auth is None:
-        return None
-    from router_server.auth.opening import Authentication  # noqa: PLC0415 - PyJWT takes 0.1 s to load
-
-    authentication = Authentication(config.auth, state.shared)
-    await authentication.prepare()
-    await stack.enter_async_context(_background(authentication.run(), "authentication"))
-    return authentication.authenticator
+        showing = show_health(lambda: succession.current, state, reloads, health, changed)
+        await stack.enter_async_context(_background(showing, "health"))
+        yield Running(succession, callers, reloads, rpc, health, state, quotas, http_port, alerts, ledger)
 
 
 async def _start_http(
@@ -236,8 +233,7 @@ async def listen_http(http: HttpServer, address: str) -> int:
         raise StartError(str(error)) from None
 
 
-def _assemble(
-    config: Config,
+def _maker(
     telemetry: Telemetry,
     state: State,
     quotas: SharedQuotas,
@@ -245,11 +241,12 @@ def _assemble(
     changed: asyncio.Event,
     engines: Path | None,
     ledger: Ledger | None,
-) -> Assembly:
+) -> Make:
     observer = fan_out((CallHolder(), *telemetry.observers))
     clock = asyncio.get_running_loop().time
     shared = state.shared if state.distributed else None
-    try:
+
+    def make(config: Config, before: Assembly | None) -> Assembly:
         return assemble(
             config,
             observer,
@@ -260,9 +257,10 @@ def _assemble(
             copies=fan_out(telemetry.observers),
             quotas=quotas,
             ledger=ledger,
+            before=before,
         )
-    except SetupError as error:
-        raise StartError(str(error)) from None
+
+    return make
 
 
 async def _start(rpc: RpcServer) -> None:
@@ -299,36 +297,9 @@ def _telemetry_settings(config: Config) -> TelemetrySettings:
 
 
 async def _prepare(config: Config, announce: Announce) -> None:
-    try:
-        await asyncio.to_thread(prepare, config, announce)
-    except SetupError as error:
-        raise StartError(str(error)) from None
-
-
-async def _show_health(assembly: Assembly, state: State, health: HealthBoard, changed: asyncio.Event) -> None:
-    while True:
-        changed.clear()
-        health.set_ready(assembly.ready)
-        if state.distributed:
-            health.set("state", not state.degraded)
-        for name, target in assembly.targets.items():
-            health.set(f"target/{name}", target.serving)
-        for name, destination in assembly.destinations.items():
-            health.set(f"target/{name}", destination.serving)
-        for name, engine in assembly.engines.items():
-            _show_engine(health, name, engine.status.state)
-        for route in assembly.routes:
-            health.set(f"route/{route.name}", any(target.takes_calls for target in route.targets))
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_HEALTH_REFRESH):
-                await changed.wait()
-
-
-def _show_engine(health: HealthBoard, name: str, state: EngineState) -> None:
-    """Give the state a name of its own: health as gRPC defines it has no word for asleep."""
-    for other in set(EngineState) - {state}:
-        health.remove(f"engine/{name}/{other}")
-    health.set(f"engine/{name}/{state}", True)
+    for secret in secrets_of(config):
+        register_secret(secret)
+    await asyncio.to_thread(prepare, config, announce)
 
 
 @asynccontextmanager
@@ -347,15 +318,14 @@ def _log_unexpected_end(task: asyncio.Task[None]) -> None:
         _log.critical("The task %s ended: the server goes on without it.", task.get_name(), exc_info=error)
 
 
-@contextmanager
-def stop_signals() -> Iterator[asyncio.Event]:
-    """Give the event that SIGTERM and SIGINT set, as long as the context lasts."""
-    told = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, told.set)
-    try:
-        yield told
-    finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(number)
+@asynccontextmanager
+async def reloaded(reloader: Reloader, hung_up: asyncio.Event) -> AsyncIterator[None]:
+    """Reload when ``hung_up`` is set or the file has changed, while the context lasts."""
+    every, path = reloader.config.server.watch_config, reloader.path
+    async with AsyncExitStack() as stack:
+        if path is not None and every is not None:
+            await stack.enter_async_context(
+                _background(watch(path, every, hung_up.set), "configuration file")
+            )
+        await stack.enter_async_context(_background(reloader.run(hung_up), "reload"))
+        yield

@@ -22,7 +22,7 @@ from router_server.core.speeds import SpeedBoard
 from router_server.core.status import TargetSnapshot
 from router_server.core.target import Destination, Route, Target, Upstream
 from router_server.glance import snapshot_of
-from router_server.inheritance import Change, Heritage, Providers, used_by
+from router_server.inheritance import Change, Heritage, Providers
 
 
 @dataclass(slots=True)
@@ -107,12 +107,10 @@ class Assembly:
             if upstream.engine is not None:
                 upstream.engine.changed = partial(self.checks.engine_changed, upstream)
 
-    async def retire(self, living: Sequence[Assembly]) -> None:
-        """Close what none of the ``living`` uses; for an assembly whose last call has ended."""
+    async def copies_ended(self) -> None:
+        """Return once no copy of a call runs; for an assembly whose last call has ended."""
         if self.shadows is not None:
             await self.shadows.ended()
-        upstreams = [upstream for one in living for upstream in one.upstreams.values()]
-        await self.providers.close_all_but(used_by(upstreams))
 
     async def close(self) -> None:
         """End what runs beside the calls, and close every upstream of this assembly and those before it."""

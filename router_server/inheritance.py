@@ -75,7 +75,8 @@ class Heritage:
             return None
         kind = load_kind(now.kind)
         same = kind.endpoints_of(was.settings).get(endpoint) == kind.endpoints_of(now.settings)[endpoint]
-        return before if same else None
+        # With an engine it is the same engine, whatever else has changed: those are not exchanged.
+        return before if same or before.engine is not None else None
 
     def limits_changed(self, config: Config, name: str, before: Upstream, limits: Limits) -> bool:
         """Tell whether the places of ``before`` are to be counted anew."""

@@ -9,9 +9,14 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from contextlib import aclosing
 
-from router_server.app import StartError, drained, running, stop_signals
+from router_server.app import Running, StartError, drained, running
+from router_server.config import Config
 from router_server.loop import new_loop
+from router_server.orders import Order, Step, answer, heard
+from router_server.providers import SetupError
+from router_server.signals import hangup_signal, stop_signals
 from router_server.workers import READY, Task, read_task
 
 _STDIN = 0
@@ -30,14 +35,38 @@ def main() -> int:
 
 
 async def _serve(task: Task) -> None:
-    with stop_signals() as told_to_stop:
-        loop = asyncio.get_running_loop()
+    # A hang-up is for the parent, which says what comes of it.
+    with stop_signals() as told_to_stop, hangup_signal():
         async with running(task.config, announce=_silent, worker=task) as server:
             os.write(sys.stdout.fileno(), READY)
-            # Nothing more is ever said on it: readable means closed.
-            loop.add_reader(_STDIN, told_to_stop.set)
-            await drained(server, task.config, told_to_stop, _silent)
-            loop.remove_reader(_STDIN)
+            obeying = asyncio.create_task(_obey(server, told_to_stop))
+            await drained(server, told_to_stop, _silent)
+            obeying.cancel()
+            await asyncio.wait({obeying})
+
+
+async def _obey(server: Running, told_to_stop: asyncio.Event) -> None:
+    """Carry out what the parent says, until it is gone."""
+    try:
+        async with aclosing(heard(_STDIN)) as orders:
+            async for order in orders:
+                os.write(sys.stdout.fileno(), answer(await _carried_out(server, order)))
+    finally:
+        told_to_stop.set()
+
+
+async def _carried_out(server: Running, order: Order) -> str:
+    """Do it; return why that was not possible, empty where it was."""
+    if order is Step.FOLLOW:
+        server.follow()
+    elif order is Step.REFUSE:
+        await server.refuse()
+    elif isinstance(order, Config):
+        try:
+            await server.prepare(order)
+        except SetupError as error:
+            return str(error)
+    return ""
 
 
 def _silent(_line: str) -> None:

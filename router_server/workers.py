@@ -21,6 +21,7 @@ from io import FileIO, RawIOBase
 from pathlib import Path
 
 from router_server.config import AdaptiveConfig, Config, host_and_port
+from router_server.orders import Order, Orders, give_all
 
 READY = b"ready\n"
 """What a worker says on its standard output once it serves."""
@@ -118,6 +119,7 @@ class Workers:
 
     def __init__(self, processes: Sequence[asyncio.subprocess.Process]) -> None:
         self._processes = processes
+        self._orders = [Orders(process) for process in processes]
         self.told_to_stop = False
 
     def stop(self) -> None:
@@ -130,6 +132,14 @@ class Workers:
         for process in self._processes:
             with contextlib.suppress(ProcessLookupError):
                 process.send_signal(number)
+
+    async def give(self, orders: Sequence[Order]) -> None:
+        """Give each worker its order, and wait until all have answered.
+
+        Raises:
+            SetupError: one could not carry it out.
+        """
+        await give_all(self._orders, orders)
 
     async def ended(self) -> Sequence[int]:
         """Return the exit codes once all workers have ended."""

@@ -105,6 +105,44 @@ async def test_running_streams_survive_the_end_of_a_fleet(tmp_path: Path) -> Non
         assert await running.process.wait() == 0
 
 
+async def test_all_workers_take_a_new_configuration_or_none_does(tmp_path: Path) -> None:
+    async with fleet(tmp_path) as running:
+        path = tmp_path / "router.yaml"
+
+        async def answers() -> set[str]:
+            texts = set()
+            for _ in range(8):
+                async with AsyncClient(
+                    running.target, channel_options=[("grpc.use_local_subchannel_pool", 1)]
+                ) as client:
+                    texts.add((await client.chat("hi", model="chat")).text)
+            return texts
+
+        async def reloads(outcome: str) -> None:
+            running.process.send_signal(signal.SIGHUP)
+            wanted = f'modelrouter_config_reloads_total{{outcome="{outcome}"}} 1.0'
+            async with asyncio.timeout(_START), aiohttp.ClientSession() as session:
+                while True:
+                    async with session.get(running.metrics) as response:
+                        if wanted in await response.text():
+                            return
+
+        quick = CONFIG.replace("tokens_per_second: 20, ", "")
+        path.write_text(
+            quick.replace("one two", "uno due").replace("max_concurrency: 9", "max_concurrency: 1")
+        )
+        await reloads("refused")
+        assert await answers() == {"one two three four five six"}
+        path.write_text(quick.replace("one two", "uno due"))
+        async with AsyncClient(running.target) as client:
+            stream = aiter(client.stream_chat("hi", model="chat"))
+            begun = await anext(stream)
+            await reloads("taken")
+            assert await answers() == {"uno due three four five six"}
+            assert begun + "".join([piece async for piece in stream]) == "one two three four five six"
+        assert await running.end() == 0
+
+
 async def test_a_worker_that_dies_ends_the_fleet_with_an_error(tmp_path: Path) -> None:
     async with fleet(tmp_path) as running:
         running.workers[0].kill()

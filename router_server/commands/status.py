@@ -31,6 +31,7 @@ def _as_json(target: str, state: RouterState) -> dict[str, Any]:
         "target": target,
         "live": state.live,
         "ready": state.ready,
+        "config": state.config,
         "routes": [
             {"name": r.name, "state": r.state, "operations": r.operations, "targets": r.targets}
             for r in state.routes
@@ -42,6 +43,11 @@ def _as_json(target: str, state: RouterState) -> dict[str, Any]:
 
 def _show(target: str, state: RouterState) -> None:
     say(f"{target} is {'ready' if state.ready else 'not ready: it starts or drains'}.")
+    if state.config == "not_serving":
+        say(
+            "  The configuration that was read last is refused; the log says why. The one before is in use.",
+            "red",
+        )
     rows = [(f"route {r.name}", r.state, ", then ".join(r.targets)) for r in state.routes]
     rows += [(f"target {name}", word, "") for name, word in state.targets.items()]
     rows += [(f"engine {name}", word, "") for name, word in state.engines.items()]

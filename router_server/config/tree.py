@@ -86,6 +86,10 @@ class ServerConfig(Section):
         description="from the stop signal until new calls are refused, so that probes see it first",
     )
     drain_grace: Duration = Field(default=60.0, description="how long running calls may then take")
+    watch_config: Timeout | None = Field(
+        default=5.0,
+        description="how often to look whether the configuration file has changed; null: SIGHUP alone",
+    )
     deadline: DeadlineConfig = Field(
         default_factory=DeadlineConfig, description="of calls whose caller sends none"
     )

@@ -67,7 +67,7 @@ class Guard(aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the 
         self._inflight = inflight
         self._delivery = delivery
         self._clock = clock
-        self._authenticator = authenticator
+        self.authenticator = authenticator
 
     async def intercept_service(
         self,
@@ -140,8 +140,8 @@ class Guard(aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the 
         ending = _Ending(grpc.StatusCode.OK)
         try:
             async with self._inflight.answering(rpc):
-                if self._authenticator is not None:
-                    rpc.principal = await self._authenticator.authenticate(credentials_of(context))
+                if self.authenticator is not None:
+                    rpc.principal = await self.authenticator.authenticate(credentials_of(context))
                 return await answer(rpc)
         except BaseException as error:
             ending = _ending(error, context)

@@ -35,6 +35,7 @@ class RouterState:
     """A running router. States are ``serving``, ``not_serving`` or ``unknown``; ``targets`` are by name.
 
     ``engines`` are the servers that it runs itself, each with its state: ``ready``, ``asleep`` and the like.
+    ``config`` is ``not_serving`` where the configuration that was read last is refused.
     """
 
     live: bool
@@ -42,6 +43,7 @@ class RouterState:
     routes: tuple[RouteState, ...]
     targets: dict[str, str]
     engines: dict[str, str]
+    config: str = UNKNOWN
 
 
 def probe(address: str, *, timeout: float = 5.0, ca: Path | None = None) -> RouterState:
@@ -94,6 +96,7 @@ class _Questions:
             routes=tuple(routes),
             targets={name: self._of(f"target/{name}") for name in names},
             engines=self._engines(),
+            config=self._of("config"),
         )
 
     def _engines(self) -> dict[str, str]:

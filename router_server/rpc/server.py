@@ -65,6 +65,10 @@ class RpcServer:
         """The bound port, once started; 0 for a socket file."""
         self.health_port = 0
 
+    def know_callers_by(self, authenticator: Authenticator | None) -> None:
+        """Ask ``authenticator`` who calls from now on; None: nobody is asked."""
+        self._guard.authenticator = authenticator
+
     @property
     def inflight(self) -> int:
         """How many calls are being answered."""

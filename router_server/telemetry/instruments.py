@@ -277,6 +277,20 @@ STATE_OPERATIONS: Final = Metric(
     "Questions to the shared state, by what came of them: ok, timeout, error, skipped",
     (LABEL_OPERATION, LABEL_OUTCOME),
 )
+CONFIG_RELOADS: Final = Metric(
+    "modelrouter.config.reloads",
+    _C,
+    "{reload}",
+    "How often the configuration was read again, by what came of it: taken, refused",
+    (LABEL_OUTCOME,),
+)
+CONFIG_REFUSED: Final = Metric(
+    "modelrouter.config.refused",
+    _G,
+    "{bool}",
+    "1 while the configuration that was read last is refused and another is in use, else 0",
+    (),
+)
 ENGINE_UP: Final = Metric(
     "modelrouter.engine.up",
     _G,

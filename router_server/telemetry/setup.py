@@ -26,6 +26,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.exposition import choose_encoder
 
 from router_server.core.observer import Observer, RpcObserver
+from router_server.core.reloads import Reloads
 from router_server.telemetry import semconv
 from router_server.telemetry.access_log import AccessLog, BreakerLog
 from router_server.telemetry.copies import Copies, nothing_copied, observe_copies
@@ -33,6 +34,7 @@ from router_server.telemetry.distributions import Distributions
 from router_server.telemetry.logs import LogFormat, Logs, configure
 from router_server.telemetry.metrics import Metrics, Snapshot
 from router_server.telemetry.passthrough import Passthrough
+from router_server.telemetry.reloads import observe_reloads
 from router_server.telemetry.shared import Shared, nothing_shared, observe_shared
 from router_server.telemetry.tracing import Tracing
 
@@ -132,6 +134,7 @@ def build(
     snapshot: Snapshot,
     shared: Shared = nothing_shared,
     copies: Copies = nothing_copied,
+    reloads: Reloads | None = None,
 ) -> Telemetry:
     """Start logging, metrics and traces.
 
@@ -140,6 +143,7 @@ def build(
         snapshot: gives every target's state when metrics are read, on any thread.
         shared: gives how the shared state is, likewise.
         copies: gives what became of the copies of calls, likewise.
+        reloads: what came of reading the configuration again; None: it never is.
     """
     logs = configure(settings.log_format, settings.log_level)
     distributions = Distributions()
@@ -152,6 +156,8 @@ def build(
     metrics = Metrics(meter, distributions, snapshot)
     observe_shared(meter, shared)
     observe_copies(meter, copies)
+    if reloads is not None:
+        observe_reloads(meter, reloads)
     tracers = _tracer_provider(resource, exporters) if exporters else None
     tracing = _tracing(settings, tracers) if tracers else Passthrough()
 

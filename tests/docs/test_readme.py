@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from router_server.app import served
 from router_server.config import default_config
+from router_server.greeting import served
 from tests.docs.pages import README, ROOT, blocks
 from tests.e2e.serving import Served, serving
 

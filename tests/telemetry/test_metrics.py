@@ -18,6 +18,7 @@ from router_server.core.errors import Outcome, Reason
 from router_server.core.observer import CallStart, RpcRecord, RpcStart
 from router_server.core.observers import fan_out, fan_out_rpc
 from router_server.core.provider import EngineLoad
+from router_server.core.reloads import Reloads
 from router_server.core.shadow import ShadowCount
 from router_server.core.shared import SharedSnapshot
 from router_server.core.status import TargetSnapshot
@@ -295,7 +296,7 @@ async def test_every_metric_has_its_name_and_only_its_labels(otlp: Collector) ->
     process = EngineStatus(EngineState.READY, start_duration=1.0)
     targets = (*TARGETS, *ENGINES, TargetSnapshot("qwen", "local", process=process))
     copies = [ShadowCount("chat", sent=3, dropped=1)]
-    telemetry = build(settings, lambda: targets, lambda: shared, lambda: copies)
+    telemetry = build(settings, lambda: targets, lambda: shared, lambda: copies, Reloads())
     embed = attempt_start(operation=Operation.EMBED, request=EMBED)
     drive(telemetry, failed(FIRST, Outcome.RATE_LIMITED), answered(replace(SECOND, hedge=True)))
     drive(telemetry, answered(embed))
