@@ -154,12 +154,14 @@ async def running(
         state = open_state(config.redis.get_secret_value() if config.redis else None, changed.set)
         reloads = Reloads()
         line: list[Succession] = []
+        kept: list[BudgetLedger] = []
         telemetry = build(
             _telemetry_settings(config),
             lambda: line[0].current.snapshot() if line else (),
             state.snapshot,
             lambda: line[0].current.copies() if line else (),
             reloads,
+            budgets=lambda: kept[0].uses() if kept else (),
         )
         stack.push_async_callback(telemetry.shutdown)
         stack.push_async_callback(state.close)
@@ -170,6 +172,7 @@ async def running(
         thresholds = Thresholds(config.alerts.budget if config.alerts else ())
         stack.push_async_callback(thresholds.close)
         ledger = await stack.enter_async_context(budgets_kept(config, state, thresholds.heard))
+        kept.append(ledger)
         quotas = SharedQuotas(state, 1 if state.distributed else config.server.workers)
         stack.push_async_callback(quotas.close)
         make = _maker(telemetry, state, quotas, changed=changed, engines=engines, ledger=ledger)

@@ -49,6 +49,15 @@ class Period:
 
 
 @dataclass(frozen=True, slots=True)
+class BudgetUse:
+    """How much of a budget is used in its period: ``word`` is ``daily`` or ``monthly``, ``used`` a share."""
+
+    subject: str
+    word: str
+    used: float
+
+
+@dataclass(frozen=True, slots=True)
 class Budget:
     """Whose it is, ``key/search`` or ``route/chat`` or ``provider/openai``, and what its terms are."""
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final
 
-from router_server.core.budget import Budget, Period, WhenSpent
+from router_server.core.budget import Budget, BudgetUse, Period, WhenSpent
 from router_server.core.errors import UpstreamError
 from router_server.core.funds import Hold, exhausted
 from router_server.core.shared import UnreachableError
@@ -37,6 +37,9 @@ _LEND_AGAIN: Final = 5.0
 _BATCH: Final = 32
 _PAUSE: Final = 0.2
 """Settlements in one step, and seconds until the next try of one that did not arrive."""
+
+_SHOWN: Final = 200
+"""Accounts in metrics, at most: tenants of tokens may be many."""
 
 _FEW: Final = 256
 """Accounts below which nobody looks for those whose time is over."""
@@ -69,6 +72,11 @@ class Account:
         """The names of its book and of its holds."""
         parts = (self.budget.subject, self.period.name)
         return key("budget", *parts), key("budget", *parts, "holds")
+
+    @property
+    def used(self) -> int:
+        """What is spent or reserved, as far as this process knows."""
+        return self.spent + self.reserved + self.lent
 
     def hear(self, spent: int, reserved: int) -> None:
         """Take note of what the shared state says."""
@@ -149,6 +157,15 @@ class BudgetLedger:
     def accounts(self) -> Sequence[Account]:
         """What is known of every budget that was used here."""
         return tuple(self._accounts.values())
+
+    def uses(self) -> Sequence[BudgetUse]:
+        """Return how much of the budgets is used, of the first ones only where there are very many."""
+        now = self._clock()
+        running = [one for one in self.accounts if one.period.ends > now and one.period.limit > 0]
+        return [
+            BudgetUse(one.budget.subject, one.period.word, one.used / one.period.limit)
+            for one in running[:_SHOWN]
+        ]
 
     async def reserve(self, budgets: Sequence[Budget], amount: int, lasting: float) -> Hold:
         """Reserve ``amount`` of each budget, or of none.

@@ -23,12 +23,14 @@ from router_server.telemetry.semconv import (
     GEN_AI_PROVIDER_NAME,
     GEN_AI_REQUEST_MODEL,
     GEN_AI_TOKEN_MODALITY,
+    LABEL_BUDGET,
     LABEL_CODE,
     LABEL_DIRECTION,
     LABEL_ENDPOINT,
     LABEL_FROM,
     LABEL_OPERATION,
     LABEL_OUTCOME,
+    LABEL_PERIOD,
     LABEL_PHASE,
     LABEL_PRINCIPAL,
     LABEL_PROVIDER,
@@ -325,6 +327,13 @@ SHADOWS: Final = Metric(
     "{call}",
     "Copies of a route's calls that were sent to its shadow, and dropped because its places were taken",
     (LABEL_ROUTE, LABEL_OUTCOME),
+)
+BUDGET_USED: Final = Metric(
+    "modelrouter.budget.used",
+    _G,
+    "1",
+    "Share of a budget that is spent or reserved in its period, as last heard: daily, monthly",
+    (LABEL_BUDGET, LABEL_PERIOD),
 )
 ENGINE_STATE: Final = Metric(
     "modelrouter.engine.state",

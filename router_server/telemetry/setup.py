@@ -29,6 +29,7 @@ from router_server.core.observer import Observer, RpcObserver
 from router_server.core.reloads import Reloads
 from router_server.telemetry import semconv
 from router_server.telemetry.access_log import AccessLog, BreakerLog
+from router_server.telemetry.budgets import Uses, nothing_budgeted, observe_budgets
 from router_server.telemetry.copies import Copies, nothing_copied, observe_copies
 from router_server.telemetry.distributions import Distributions
 from router_server.telemetry.logs import LogFormat, Logs, configure
@@ -135,6 +136,8 @@ def build(
     shared: Shared = nothing_shared,
     copies: Copies = nothing_copied,
     reloads: Reloads | None = None,
+    *,
+    budgets: Uses = nothing_budgeted,
 ) -> Telemetry:
     """Start logging, metrics and traces.
 
@@ -144,6 +147,7 @@ def build(
         shared: gives how the shared state is, likewise.
         copies: gives what became of the copies of calls, likewise.
         reloads: what came of reading the configuration again; None: it never is.
+        budgets: gives how much of each budget is used, likewise.
     """
     logs = configure(settings.log_format, settings.log_level)
     distributions = Distributions()
@@ -158,6 +162,7 @@ def build(
     observe_copies(meter, copies)
     if reloads is not None:
         observe_reloads(meter, reloads)
+    observe_budgets(meter, budgets)
     tracers = _tracer_provider(resource, exporters) if exporters else None
     tracing = _tracing(settings, tracers) if tracers else Passthrough()
 

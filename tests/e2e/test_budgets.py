@@ -83,6 +83,9 @@ async def test_a_call_that_does_not_fit_is_refused_until_the_period_ends(streami
             assert failure.pushback == ("-1" if failure.retry_after > 10 else failure.pushback)
             assert failure.metadata["attempt.1"].split() == ["a1", "a", "budget", "skipped"]
             assert (await spent(served, "route/chat"), len(a.requests), len(b.requests)) == (2 * COST, 2, 0)
+            assert served.server.ledger is not None
+            [use] = served.server.ledger.uses()
+            assert (use.subject, use.word, use.used) == ("route/chat", "daily", 2 * COST / (COST + RESERVED))
             assert served.idle
 
 

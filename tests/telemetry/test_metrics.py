@@ -13,6 +13,7 @@ from prometheus_client import Metric as Family
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
+from router_server.core.budget import BudgetUse
 from router_server.core.engine import EngineState, EngineStatus
 from router_server.core.errors import Outcome, Reason
 from router_server.core.observer import CallStart, RpcRecord, RpcStart
@@ -296,7 +297,10 @@ async def test_every_metric_has_its_name_and_only_its_labels(otlp: Collector) ->
     process = EngineStatus(EngineState.READY, start_duration=1.0)
     targets = (*TARGETS, *ENGINES, TargetSnapshot("qwen", "local", process=process))
     copies = [ShadowCount("chat", sent=3, dropped=1)]
-    telemetry = build(settings, lambda: targets, lambda: shared, lambda: copies, Reloads())
+    uses = [BudgetUse("route/chat", "daily", 0.5)]
+    telemetry = build(
+        settings, lambda: targets, lambda: shared, lambda: copies, Reloads(), budgets=lambda: uses
+    )
     embed = attempt_start(operation=Operation.EMBED, request=EMBED)
     drive(telemetry, failed(FIRST, Outcome.RATE_LIMITED), answered(replace(SECOND, hedge=True)))
     drive(telemetry, answered(embed))
