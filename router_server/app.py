@@ -104,7 +104,7 @@ async def serve(config: Config, *, announce: Announce, source: Source | None = N
         StartError: something that the configuration asks for cannot be had.
     """
     with stop_signals() as told_to_stop, hangup_signal() as hung_up:
-        async with running(config, announce=announce) as server:
+        async with running(config, announce=announce, impatient=told_to_stop) as server:
             announce(served(config, server.rpc.port, server.http_port))
 
             async def apply(wanted: Config) -> None:
@@ -133,7 +133,11 @@ async def drained(server: Running, told_to_stop: asyncio.Event, announce: Announ
 
 @asynccontextmanager
 async def running(
-    config: Config, *, announce: Announce, worker: Task | None = None
+    config: Config,
+    *,
+    announce: Announce,
+    worker: Task | None = None,
+    impatient: asyncio.Event | None = None,
 ) -> AsyncIterator[Running]:
     """Serve while the context lasts; what runs at its end is cancelled.
 
@@ -141,6 +145,7 @@ async def running(
         config: what to serve.
         announce: told what takes long before anything is served.
         worker: set in a worker: the port is shared with others, and HTTP is for the parent alone.
+        impatient: once it is set at the end, nothing is waited for that can be killed.
 
     Raises:
         StartError: see `serve`.
@@ -167,7 +172,11 @@ async def running(
         stack.push_async_callback(state.close)
         await state.connect()
         engines = (
-            worker.engines if worker else await stack.enter_async_context(engines_running(config, announce))
+            worker.engines
+            if worker
+            else await stack.enter_async_context(
+                engines_running(config, announce, impatient or asyncio.Event())
+            )
         )
         thresholds = Thresholds(config.alerts.budget if config.alerts else ())
         stack.push_async_callback(thresholds.close)

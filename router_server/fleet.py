@@ -66,7 +66,7 @@ async def _serve(
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="modelrouter-")))
         address = stack.enter_context(reserved(config.server.listen))
         sockets = [folder / f"worker-{number}.sock" for number in range(count)]
-        engines = await stack.enter_async_context(engines_running(config, announce))
+        engines = await stack.enter_async_context(engines_running(config, announce, told_to_stop))
         shares = _shares(config, address)
         tasks = [Task(share, socket, engines) for share, socket in zip(shares, sockets, strict=True)]
         workers = await stack.enter_async_context(started(tasks))

@@ -174,5 +174,5 @@ def _used(records: list[CallRecord]) -> tuple[int, int]:
     Every attempt counts, also those that failed, were cancelled or lost a race: the upstream counts them too.
     """
     attempts = [one for record in records for one in record.attempts]
-    asked = [one for one in attempts if one.outcome is not Outcome.SATURATED]
+    asked = [one for one in attempts if one.outcome not in {Outcome.SATURATED, Outcome.CIRCUIT_OPEN}]
     return int(bool(asked)), sum(one.usage.tokens for one in asked if one.usage is not None)

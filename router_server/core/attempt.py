@@ -18,6 +18,7 @@ from router_server.core.call import Call
 from router_server.core.cancelling import is_being_cancelled
 from router_server.core.course import Step
 from router_server.core.deadline import Timer, Timers
+from router_server.core.engine_view import NOT_READY
 from router_server.core.errors import (
     RULES,
     AttemptSummary,
@@ -98,7 +99,7 @@ class Attempt:
             UpstreamError: the attempt failed; breaker, cooling, record and permit are settled.
         """
         if self._engine is not None and not self._engine.admits():
-            raise UpstreamError(Outcome.CIRCUIT_OPEN, "engine_not_ready")
+            raise UpstreamError(Outcome.CIRCUIT_OPEN, NOT_READY)
         leave = self.target.breaker.enter(force=self._step.last_resort)
         if leave is None:
             raise UpstreamError(Outcome.CIRCUIT_OPEN, "breaker_open")

@@ -7,9 +7,13 @@ gets here, and how a wish to wake it gets there.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
 
 from router_server.core.engine import RESTING, EngineState, EngineStatus, WhileAway
 from router_server.core.limiter import Limiter
+
+NOT_READY: Final = "engine_not_ready"
+"""Why a call that finds the engine away, or waits for it in vain, goes elsewhere."""
 
 
 class EngineView:
@@ -75,6 +79,8 @@ class EngineView:
             self._limiter.resume()
         else:
             self._limiter.pause()
+        if status.state is EngineState.FAILED:
+            self._limiter.turn_away(NOT_READY)
         self.changed()
 
     def admits(self) -> bool:

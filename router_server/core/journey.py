@@ -118,7 +118,7 @@ class Journey:
     def failed(self, attempt: Attempt, error: UpstreamError, *, midway: bool = False) -> None:
         """Take note of a failure; ``midway`` tells that the caller has seen a part of the answer."""
         target = attempt.target
-        if error.outcome in {Outcome.CIRCUIT_OPEN, Outcome.BUDGET}:
+        if error.outcome in {Outcome.CIRCUIT_OPEN, Outcome.BUDGET} and attempt.record is None:
             self._call.skipped(target.configured, target.provider, error.outcome)
         self._previous = (target.configured, error.outcome)
         self._course.failed(

@@ -104,7 +104,7 @@ class Limiter:
             max_wait: the longest wait in seconds; 0 does not wait.
 
         Raises:
-            UpstreamError: SATURATED, ``queue_full`` or ``queue_timeout``.
+            UpstreamError: SATURATED, ``queue_full`` or ``queue_timeout``; or what `turn_away` was given.
         """
         if self.has_room(gate):
             self._take(gate)
@@ -136,6 +136,12 @@ class Limiter:
         self.paused = False
         self.admit()
 
+    def turn_away(self, reason: str) -> None:
+        """Let nobody wait any longer: each of those who do now is told ``reason``, as CIRCUIT_OPEN."""
+        for waiter in tuple(self._waiters):
+            if not waiter.admitted.done():
+                waiter.admitted.set_exception(UpstreamError(Outcome.CIRCUIT_OPEN, reason))
+
     def admit(self) -> None:
         """Let in everyone who fits, in order."""
         now = self._clock()
@@ -160,7 +166,7 @@ class Limiter:
                 await admitted
         except BaseException as error:
             # Admission and cancellation may fall into the same step of the loop.
-            if admitted.done() and not admitted.cancelled():
+            if admitted.done() and not admitted.cancelled() and admitted.exception() is None:
                 self._give_back(gate)
             else:
                 self._leave_queue(waiter)

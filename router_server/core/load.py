@@ -137,6 +137,7 @@ class LoadWatch(Generic[E]):
             _log.exception("The provider %s fails to tell its load.", engine.name)
             engine.load.silent()
         if engine.load.up is not before and before is not None:
+            _tell(engine)
             self._changed(engine)
 
     async def _watch(self, engine: E) -> None:
@@ -145,3 +146,10 @@ class LoadWatch(Generic[E]):
         while True:
             await self.ask(engine, asked)
             await engine.load.next_turn(pace, busy=engine.inflight > 0)
+
+
+def _tell(engine: Engine) -> None:
+    if engine.load.up is False:
+        _log.warning("The engine %s has fallen silent; others are asked first.", engine.name)
+    else:
+        _log.info("The engine %s answers again.", engine.name)

@@ -2,11 +2,12 @@
 
 Run as a script: ``keeper.py GRACE PROGRAM [ARGUMENT…]``. Its standard input is a pipe from the router, on
 which nothing is ever said: when it closes, the router is gone or wants the engine gone. Then the process
-group is told to end, and after GRACE seconds whatever is left is killed. A death signal of the kernel would
-reach the engine alone, not the processes that it has started, and these are what holds the GPU.
+group is told to end, and after GRACE seconds, or at once on SIGINT, whatever is left is killed. A death
+signal of the kernel would reach the engine alone, not the processes that it has started, and these are what
+holds the GPU.
 
 On Linux it is also the reaper of orphans below it, so not even a descendant that left the group and the
-session escapes. Uses the standard library alone, for a start in 40 ms, and refuses to know the rest of the
+session escapes. Uses the standard library alone, so as to start quickly, and refuses to know the rest of the
 package.
 """
 
@@ -81,6 +82,8 @@ def _until_over(engine: int, grace: float, signals: int) -> int:
         code = _reaped(engine)
         if code is not None:
             return code
+        if signal.SIGINT in numbers:
+            return 128 + signal.SIGKILL
         if kill_at is None and (0 in ready or signal.SIGTERM in numbers):
             heard = [signals]
             kill_at = time.monotonic() + grace
@@ -123,7 +126,7 @@ def _children() -> list[int]:
     """Return the processes whose parent we are; none where there is no /proc to ask."""
     found = []
     with suppress(FileNotFoundError):
-        for name in filter(str.isdigit, os.listdir("/proc")):  # noqa: PTH208 - pathlib would cost a tenth of the start
+        for name in filter(str.isdigit, os.listdir("/proc")):  # noqa: PTH208 - pathlib would make the start slower
             with suppress(OSError), open(f"/proc/{name}/stat", "rb") as file:  # noqa: PTH123 - as above
                 # The name, in brackets, may hold anything; behind it: state, parent.
                 if int(file.read().rpartition(b")")[2].split()[1]) == os.getpid():

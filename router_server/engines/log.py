@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import fcntl
 import logging
 import os
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
+from io import TextIOWrapper
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Final
@@ -21,6 +24,8 @@ from router_server.core.engine import EngineLogFile
 from router_server.telemetry.redaction import RedactionFilter
 
 _LONGEST_LINE: Final = 8192
+_MOST_ROUTERS: Final = 64
+"""That one user has with a provider of the same name and the same folder for its log."""
 _KEPT: Final = 20
 """Last lines that are shown where an engine fails."""
 
@@ -39,8 +44,8 @@ class EngineLog:
         self._name = name
         self._recent: deque[str] = deque(maxlen=_KEPT)
         self._redaction = RedactionFilter()
-        self.path = settings.folder / f"{_file_name(name)}.log"
-        self._file = _opened(self.path, settings)
+        self._file = _opened(settings.folder, _file_name(name), settings)
+        self.path = Path(self._file.baseFilename) if self._file else settings.folder
 
     @property
     def recent(self) -> tuple[str, ...]:
@@ -91,23 +96,46 @@ class EngineLog:
 
 
 class _File(RotatingFileHandler):
+    def _open(self) -> TextIOWrapper:
+        """Open the file for us alone: two that rotate one file lose each other's lines.
+
+        Raises:
+            BlockingIOError: another router writes to it.
+        """
+        stream = super()._open()
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            stream.close()
+            raise
+        return stream
+
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name that logging calls
         """Lose the line: a full disk must not stop an engine, as a pipe that nobody reads would."""
 
 
-def _opened(path: Path, settings: EngineLogFile) -> _File | None:
+def _opened(folder: Path, name: str, settings: EngineLogFile) -> _File | None:
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        file = _File(path, maxBytes=settings.max_bytes, backupCount=settings.files, encoding="utf-8")
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        file = _own_file(folder, name, settings)
     except OSError as error:
         _log.warning(
             "The log of an engine cannot be kept in %s: %s; set serve.log.folder to one that can be written.",
-            path,
+            folder,
             error.strerror,
         )
         return None
     file.setFormatter(logging.Formatter("%(asctime)s [%(name)s] %(message)s"))
     return file
+
+
+def _own_file(folder: Path, name: str, settings: EngineLogFile) -> _File:
+    """Open ``name.log``, or the first of ``name-2.log`` and so on that no other router writes to."""
+    for suffix in ("", *(f"-{number}" for number in range(2, _MOST_ROUTERS + 1))):
+        with contextlib.suppress(BlockingIOError):
+            path = folder / f"{name}{suffix}.log"
+            return _File(path, maxBytes=settings.max_bytes, backupCount=settings.files, encoding="utf-8")
+    raise BlockingIOError(errno.EAGAIN, f"{_MOST_ROUTERS} routers write there")
 
 
 def _file_name(name: str) -> str:

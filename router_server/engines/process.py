@@ -35,6 +35,11 @@ class EngineProcess:
         if self._keeper.stdin is not None:
             self._keeper.stdin.close()
 
+    def kill(self) -> None:
+        """End it now, whatever grace it has left."""
+        with suppress(ProcessLookupError):
+            self._keeper.send_signal(signal.SIGINT)
+
     async def ended(self) -> str:
         """Wait until no process of it is left; return how it ended, in words."""
         code = await self._keeper.wait()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from router_server.config.secrets import secrets_of
 from router_server.config.tree import Config
@@ -21,7 +21,9 @@ _DESK: Final = "desk"
 
 
 @asynccontextmanager
-async def engines_running(config: Config, announce: Callable[[str], None]) -> AsyncIterator[Path | None]:
+async def engines_running(
+    config: Config, announce: Callable[[str], None], impatient: asyncio.Event
+) -> AsyncIterator[Path | None]:
     """Run every engine that ``config`` wants; give the folder of their sockets, or None where it wants none.
 
     When this is left, no process of any engine is left.
@@ -29,6 +31,7 @@ async def engines_running(config: Config, announce: Callable[[str], None]) -> As
     Args:
         config: its secrets are not handed down in variables, but for those that an engine is given.
         announce: told of starts in plain words.
+        impatient: once it is set at the end, no engine's grace is waited for.
     """
     async with AsyncExitStack() as stack:
         folder = stack.enter_context(private_folder())
@@ -46,7 +49,21 @@ async def engines_running(config: Config, announce: Callable[[str], None]) -> As
                 engine.begin()
             yield folder
         finally:
-            await asyncio.gather(*(engine.stop() for engine in engines.values()))
+            await _stopped(engines.values(), impatient)
+
+
+async def _stopped(engines: Collection[Supervisor], impatient: asyncio.Event) -> None:
+    stopping = asyncio.gather(*(engine.stop() for engine in engines))
+    hurry = asyncio.create_task(impatient.wait())
+    either: set[asyncio.Future[Any]] = {stopping, hurry}
+    try:
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        if not stopping.done():
+            for engine in engines:
+                engine.kill()
+        await stopping
+    finally:
+        hurry.cancel()
 
 
 @asynccontextmanager

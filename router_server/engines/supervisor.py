@@ -101,6 +101,11 @@ class Supervisor:
         await self._surface.close()
         self._log.close()
 
+    def kill(self) -> None:
+        """Let `stop` wait for no grace any more."""
+        if self._process is not None:
+            self._process.kill()
+
     def want(self) -> None:
         """A call wants the engine."""
         self._do(self._life.want())

@@ -48,6 +48,25 @@ async def line(**limits: float) -> Line:
 
 
 @virtual_time
+async def test_who_is_turned_away_waits_no_longer_and_takes_no_slot() -> None:
+    limits = limiter(max_concurrency=1)
+    limits.pause()
+    gate = Gate(capacity=1)
+    waiting = [asyncio.create_task(limits.acquire(gate, max_wait=1000)) for _ in range(3)]
+    await asyncio.sleep(1)
+    limits.turn_away("gone")
+    waiting[0].cancel()
+    done = await asyncio.gather(*waiting, return_exceptions=True)
+    assert isinstance(done[0], asyncio.CancelledError)
+    for error in done[1:]:
+        assert isinstance(error, UpstreamError)
+        assert (error.outcome, error.reason) == (Outcome.CIRCUIT_OPEN, "gone")
+    assert (limits.queued, limits.inflight, gate.queued, gate.inflight) == (0, 0, 0, 0)
+    limits.resume()
+    (await limits.acquire(gate, max_wait=0)).release()
+
+
+@virtual_time
 async def test_priority_then_the_shortest_then_arrival() -> None:
     queue = await line(max_wait_boost=1000)
     queue.join("long", size=900)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -119,7 +120,8 @@ async def test_who_chooses_by_an_idle_engines_load_has_it_asked_at_once_but_not_
 
 
 @virtual_time
-async def test_silence_and_its_end_are_told_once_each() -> None:
+async def test_silence_and_its_end_are_told_once_each(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "router_server.core.load")
     refused = UpstreamError(Outcome.UNAVAILABLE, "refused")
     engine = Asked([BUSY, refused, refused, ValueError("a bug of the kind"), BUSY, BUSY], inflight=1)
     async with watched([engine]) as changed:
@@ -127,6 +129,10 @@ async def test_silence_and_its_end_are_told_once_each() -> None:
         assert (changed, engine.known.up) == (["e"], False)
         await asyncio.sleep(10)
         assert (changed, engine.known.up, engine.known.engine) == (["e", "e"], True, BUSY)
+    assert [record.getMessage() for record in caplog.records if not record.exc_info] == [
+        "The engine e has fallen silent; others are asked first.",
+        "The engine e answers again.",
+    ]
 
 
 @virtual_time

@@ -43,7 +43,7 @@ class Caller:
 @asynccontextmanager
 async def caller_of(engine: FakeEngine) -> AsyncIterator[Caller]:
     settings = read(dedent(config(engine, **SLEEPY)), {}, origin="test")
-    async with engines_running(settings, lambda _line: None) as folder:
+    async with engines_running(settings, lambda _line: None, asyncio.Event()) as folder:
         assert folder is not None
         caller = Caller(*await asyncio.open_unix_connection(folder / "desk"))
         yield caller

@@ -12,7 +12,7 @@ import pytest
 
 from router_server.cli import main
 from tests.e2e.process import served
-from tests.engines.fakes import FakeEngine, alive, fake, until
+from tests.engines.fakes import PATIENCE, FakeEngine, alive, fake, until
 
 PARTS = """
 providers:
@@ -49,6 +49,20 @@ async def test_told_to_stop_it_ends_all_first(number: signal.Signals, folder: Pa
         assert all(map(alive, pids))
         server.signal(number)
         assert await server.exit_code(30) == 0
+        assert not any(map(alive, pids))
+
+
+@pytest.mark.parametrize("drain_delay", ["0s", "300s"], ids=["while the engine ends", "while it drains"])
+async def test_told_twice_it_waits_for_no_grace_of_the_engine(drain_delay: str, folder: Path) -> None:
+    engine = stubborn(folder)
+    serve = engine.serve(stop_grace="300s")
+    async with served(folder, PARTS.format(serve=serve), server=f"drain_delay: {drain_delay}") as server:
+        await until(lambda: len(engine.lives) == 1)
+        (pids,) = engine.lives
+        server.signal(signal.SIGTERM)
+        await until(lambda: "Draining" in server.stdout)
+        server.signal(signal.SIGTERM)
+        assert await server.exit_code(PATIENCE) == 0
         assert not any(map(alive, pids))
 
 

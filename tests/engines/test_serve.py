@@ -6,6 +6,7 @@ import asyncio
 import json
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.e2e.serving import Served, chat, fails, serving
@@ -87,6 +88,24 @@ async def test_until_it_is_ready_calls_wait_where_the_configuration_says_so(engi
         assert not waiting.done()
         engine.order()
         assert (await waiting).startswith("fake-model")
+
+
+async def test_who_waits_for_an_engine_that_fails_goes_to_the_next_target(engine: FakeEngine) -> None:
+    engine.order("slow")
+    async with serving(config(engine, while_starting="queue")) as server:
+        await until(lambda: len(engine.lives) == 1)
+        waiting = [asyncio.ensure_future(server.stub.Chat(chat("both"), timeout=PATIENCE)) for _ in range(2)]
+        alone = asyncio.create_task(fails(server.stub.Chat(chat(), timeout=PATIENCE)))
+        await until(lambda: server.limiter("local").queued == 3)
+        engine.order("broken")
+        psutil.Process(engine.lives[0][0]).kill()
+        for response in await asyncio.gather(*waiting):
+            assert response.message.content[0].text == "from the other"
+            assert [one.target for one in response.route.attempts] == ["t", "o"]
+        assert (await alone).reason == "ALL_TARGETS_FAILED"
+        assert state(server) in {"failed", "starting"}
+        assert server.breaker("t") == "closed"
+        assert server.idle
 
 
 async def test_a_required_engine_is_waited_for(engine: FakeEngine) -> None:
@@ -206,6 +225,23 @@ async def test_its_output_is_kept_by_name_and_in_bounds(engine: FakeEngine) -> N
     files = sorted((engine.folder / "log").iterdir())
     assert [file.name for file in files] == ["local.log", "local.log.1", "local.log.2"]
     assert all(file.stat().st_size <= 2000 for file in files)
+
+
+async def test_two_routers_of_one_user_keep_its_output_apart(engine: FakeEngine) -> None:
+    """Both would rotate the same file, and each lose what the other had written."""
+    engine.order("chatty")
+    log = f"{{folder: '{engine.folder / 'log'}', max_bytes: 2000, files: 2}}"
+    told: list[str] = []
+    async with (
+        serving(config(engine, log=log)) as one,
+        serving(config(engine, log=log), announce=told.append) as two,
+    ):
+        await becomes(one, "ready")
+        await becomes(two, "ready")
+        await until(lambda: engine.log.count("[local] application startup complete") == 2)
+    assert told[0].endswith("; its log is " + str(engine.folder / "log" / "local-2.log"))
+    names = sorted(file.name for file in (engine.folder / "log").iterdir())
+    assert names == [f"local{own}.log{older}" for own in ("-2", "") for older in ("", ".1", ".2")]
 
 
 async def test_its_output_is_kept_without_secrets(engine: FakeEngine) -> None:

@@ -14,7 +14,7 @@ import aiohttp
 import pytest
 
 from modelrouter import AsyncClient
-from tests.engines.fakes import FakeEngine, alive, fake, until
+from tests.engines.fakes import PATIENCE, FakeEngine, alive, fake, until
 
 CONFIG = """
 server: {{listen: '127.0.0.1:0', http_listen: '127.0.0.1:0', workers: 2, drain_delay: 0s}}
@@ -78,6 +78,20 @@ async def test_a_parent_that_is_killed_takes_the_engine_along(folder: Path) -> N
         await running.process.wait()
         await until(lambda: not any(map(alive, pids)))
     assert len(engine.lives) == 1
+
+
+async def test_a_parent_told_twice_waits_for_no_grace_of_the_engine(folder: Path) -> None:
+    engine = fake(folder)
+    engine.order("stubborn")
+    async with fleet(folder, engine, stop_grace="300s") as running:
+        await until(lambda: len(engine.lives) == 1)
+        (pids,) = engine.lives
+        running.process.terminate()
+        await until(lambda: any(line.startswith("Draining") for line in running.lines))
+        running.process.terminate()
+        async with asyncio.timeout(PATIENCE):
+            assert await running.process.wait() == 0
+        assert not any(map(alive, pids))
 
 
 async def test_it_sleeps_when_no_worker_needs_it_and_wakes_for_any(folder: Path) -> None:
