@@ -121,6 +121,7 @@ class Attempt:
             raise
         finally:
             self._settle(failure, leave)
+            del failure  # it knows this frame: each would keep the other until the garbage collector came by
         return result
 
     def lose(self) -> None:

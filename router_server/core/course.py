@@ -131,7 +131,8 @@ class Course:
         self._phase = Phase.QUEUE if error.outcome is Outcome.SATURATED else error.phase or self._phase
         self._refusal = error.refusal or self._refusal
         if error.ends_call:
-            self._final = error
+            # Where it came from leads to whoever holds this course: each would keep the other.
+            self._final = error.with_traceback(None)
             return
         if rule.next_target is NextTarget.IF_LARGER:
             self._keep_larger(target)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from typing import NoReturn
 
 from router_server.core.results import StreamEvent
 from router_server.core.stream import merge
@@ -116,8 +117,22 @@ class Outbox:
             self._filled.clear()
             self._hurry.clear()
         if not events and self._error is not None:
-            raise self._error
+            self._fail()
         return _merged(events)
+
+    def discard(self) -> None:
+        """Forget everything: the reader takes no more."""
+        self._events, self._size, self._error = [], 0, None
+
+    def _fail(self) -> NoReturn:
+        # An error knows the frames that it came through: were it kept here, or in one of them, each would
+        # keep the other, and all that the call held, until the garbage collector came by.
+        error, self._error = self._error, None
+        assert error is not None  # noqa: S101 - narrows the type
+        try:
+            raise error
+        finally:
+            del error
 
     def _first(self) -> list[StreamEvent]:
         events = self._events

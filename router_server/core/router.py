@@ -181,6 +181,7 @@ class Router:
         finally:
             pump.cancel()
             await asyncio.wait({pump})
+            outbox.discard()
 
     def canonical(self, model: str) -> str:
         """Return the own name of the route that is called ``model``; that again where there is none."""

@@ -33,7 +33,6 @@ class StreamMachine:
     Args:
         call_id: the call's id.
         model: the route as the caller named it.
-        trail: gives the trail as it stands when an event needs it.
         keep_text: remember the text, so that another target can continue it.
     """
 
@@ -41,13 +40,11 @@ class StreamMachine:
         self,
         call_id: str,
         model: str,
-        trail: Callable[[], Trail],
         *,
         keep_text: bool = False,
     ) -> None:
         self._call_id = call_id
         self._model = model
-        self._trail = trail
         self._text: list[str] | None = [] if keep_text else None
         self._state = _State.WAITING
         self._only_text = True
@@ -76,23 +73,24 @@ class StreamMachine:
         if self._state is _State.OPEN:
             self._pending_reset = (reason, resumed)
 
-    def take(self, deltas: Sequence[Delta]) -> list[StreamEvent]:
-        """Return the events that ``deltas`` of the current attempt make."""
+    def take(self, deltas: Sequence[Delta], trail: Callable[[], Trail]) -> list[StreamEvent]:
+        """Return the events that ``deltas`` of the current attempt make; one may need the ``trail``."""
         events: list[StreamEvent] = []
+        if deltas:
+            self._open(events, trail)
         for delta in deltas:
             self._delta(delta, events)
         return events
 
-    def end(self, reason: FinishReason, usage: Usage) -> list[StreamEvent]:
+    def end(self, reason: FinishReason, usage: Usage, trail: Callable[[], Trail]) -> list[StreamEvent]:
         """Return the last events: the answer is whole, and ``usage`` is what it took."""
         events: list[StreamEvent] = []
-        self._open(events)
+        self._open(events, trail)
         self._state = _State.FINISHED
-        events.append(Finished(reason, usage, self._trail()))
+        events.append(Finished(reason, usage, trail()))
         return events
 
     def _delta(self, delta: Delta, events: list[StreamEvent]) -> None:
-        self._open(events)
         part = self._first_part + delta.part_index
         self._next_part = max(self._next_part, part + 1)
         self._delivered_characters += len(delta.text)
@@ -102,10 +100,10 @@ class StreamMachine:
             self._text.append(delta.text)
         events.append(delta if part == delta.part_index else replace(delta, part_index=part))
 
-    def _open(self, events: list[StreamEvent]) -> None:
+    def _open(self, events: list[StreamEvent], trail: Callable[[], Trail]) -> None:
         if self._state is _State.WAITING:
             self._state = _State.OPEN
-            events.append(Started(self._call_id, self._model, self._trail()))
+            events.append(Started(self._call_id, self._model, trail()))
         if self._pending_reset is None:
             return
         (reason, resumed), self._pending_reset = self._pending_reset, None
@@ -113,7 +111,7 @@ class StreamMachine:
         self._first_part = max(0, self._next_part - 1) if resumed else 0
         if not resumed:
             self._forget()
-        events.append(Reset(reason, self._trail(), resumed))
+        events.append(Reset(reason, trail(), resumed))
 
     def _forget(self) -> None:
         self._next_part = 0

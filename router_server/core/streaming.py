@@ -60,7 +60,6 @@ class Streaming:
         self._machine = StreamMachine(
             call.start.call_id,
             self._request.model,
-            self._trail,
             keep_text=recovery is StreamRecovery.RESUME,
         )
         self._keep_answer = keep_answer
@@ -154,7 +153,7 @@ class Streaming:
             self._running = attempt
         if intake.reported_model:
             self._call.answering(attempt.target, intake.reported_model)
-        events = self._machine.take(deltas)
+        events = self._machine.take(deltas, self._trail)
         if not events:
             return
         if self._call.first_delta_at is None:
@@ -200,7 +199,7 @@ class Streaming:
         usage = attempt.usage or attempt.priced(Usage())
         self._call.usage = self._kept + usage if self._resuming else usage
         self._call.answering(attempt.target, attempt.measures.reported_model)
-        self._outbox.add(self._machine.end(reason, self._call.usage))
+        self._outbox.add(self._machine.end(reason, self._call.usage, self._trail))
 
     def _broken(self, verdict: RouterError, why: str = "") -> RouterError:
         # What a unary caller would be told is not the whole truth once a delta was delivered.

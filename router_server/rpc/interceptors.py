@@ -122,7 +122,10 @@ class Guard(aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the 
         except Exception:  # noqa: BLE001 - the last stop before the caller, who must not see what it was
             _log.exception("%s failed, request id %s", name, rpc.request_id)
             failure = internal_error()
-        return await self._delivery.refuse(rpc, context, failure)
+        try:
+            return await self._delivery.refuse(rpc, context, failure)
+        finally:
+            del failure  # it knows this frame: each would keep the other until the garbage collector came by
 
     async def _observed(
         self,

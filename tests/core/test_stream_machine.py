@@ -46,7 +46,11 @@ ATTEMPTS = st.lists(
 
 
 def machine(**keep: bool) -> StreamMachine:
-    return StreamMachine("id", "r", lambda: TRAIL, **keep)
+    return StreamMachine("id", "r", **keep)
+
+
+def trail() -> Trail:
+    return TRAIL
 
 
 def play(attempts: list[tuple[list[StreamItem], bool]]) -> tuple[list[StreamEvent], list[list[Delta]]]:
@@ -55,8 +59,8 @@ def play(attempts: list[tuple[list[StreamItem], bool]]) -> tuple[list[StreamEven
     events: list[StreamEvent] = []
     for items, resumed in attempts:
         stream.begin(resumed=resumed, reason="broke")
-        events += stream.take(Intake().take(items))
-    events += stream.end(FinishReason.STOP, Usage())
+        events += stream.take(Intake().take(items), trail)
+    events += stream.end(FinishReason.STOP, Usage(), trail)
     return events, [[i for i in items if isinstance(i, Delta)] for items, _resumed in attempts]
 
 
@@ -121,7 +125,8 @@ def test_logprobs_are_joined_with_their_text() -> None:
 def test_nothing_is_sent_before_the_first_delta() -> None:
     stream, intake = machine(), Intake()
     stream.begin(resumed=False, reason="")
-    assert stream.take(intake.take([Report(Usage(1, 0), "model-x"), Delta(0, DeltaKind.TEXT, "")])) == []
+    deltas = intake.take([Report(Usage(1, 0), "model-x"), Delta(0, DeltaKind.TEXT, "")])
+    assert stream.take(deltas, trail) == []
     assert not stream.committed
     assert (intake.usage, intake.reported_model) == (Usage(1, 0), "model-x")
 
@@ -161,12 +166,12 @@ def test_what_an_upstream_sent_is_counted_and_kept_only_where_that_is_asked_for(
 def test_a_continued_text_goes_on_in_its_part() -> None:
     stream = machine(keep_text=True)
     stream.begin(resumed=False, reason="")
-    stream.take([Delta(0, DeltaKind.TEXT, "one ")])
+    stream.take([Delta(0, DeltaKind.TEXT, "one ")], trail)
     stream.begin(resumed=True, reason="broke")
-    stream.take([Delta(0, DeltaKind.TEXT, "two")])
+    stream.take([Delta(0, DeltaKind.TEXT, "two")], trail)
     stream.begin(resumed=False, reason="broke")
     assert stream.text == "one two"
-    events = stream.take([Delta(0, DeltaKind.TEXT, "anew")])
+    events = stream.take([Delta(0, DeltaKind.TEXT, "anew")], trail)
     assert isinstance(events[0], Reset)
     assert stream.text == "anew"
 

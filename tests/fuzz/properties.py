@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 from codecs import BOM_UTF8
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Final, Protocol
 
 from router_server.config import ConfigError, read
@@ -101,12 +102,13 @@ def _events(chunks: Iterable[bytes]) -> list[bytes] | None:
 
 def _told(answer: _Answer, data: bytes) -> None:
     intake = Intake(keep_deltas=True)
-    machine = StreamMachine("call", "route", lambda: Trail("route", "target", "provider", "model"))
+    machine = StreamMachine("call", "route")
+    trail = partial(Trail, "route", "target", "provider", "model")
     machine.begin(resumed=False, reason="")
     for events in _reads(EventParser(), data):
-        for event in machine.take(intake.take(answer.take(events))):
+        for event in machine.take(intake.take(answer.take(events)), trail):
             write_event(event).SerializeToString()
-    for event in machine.end(intake.check_finished(), intake.usage or Usage()):
+    for event in machine.end(intake.check_finished(), intake.usage or Usage(), trail):
         write_event(event).SerializeToString()
 
 
