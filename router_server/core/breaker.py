@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
+from router_server.core.record import record
+
 _BUCKETS = 10
 """The failure rate's window slides in tenths."""
 
@@ -38,7 +40,7 @@ class BreakerSettings:
     success_threshold: int = 2
 
 
-@dataclass(eq=False, frozen=True, slots=True)
+@record(eq=False, frozen=True, slots=True)
 class Pass:
     """Leave to make one call; to be handed back exactly once, with its result."""
 

@@ -6,7 +6,6 @@ Pure: errors go in as values, steps come out. Refuses to call, to wait, and to k
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from router_server.core.deadline import MIN_ATTEMPT, Deadline
 from router_server.core.errors import (
@@ -19,6 +18,7 @@ from router_server.core.errors import (
     UpstreamError,
 )
 from router_server.core.plan import Plan
+from router_server.core.record import record
 from router_server.core.verdict import deadline_error, exhausted, refusal
 
 _MOST_WAITS = 10
@@ -28,7 +28,7 @@ _CLOCK_RESOLUTION = 0.001
 """Seconds by which a timer may fire before its time."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Step:
     """Ask this target after ``wait`` seconds; ``others_left`` tells whether another may follow.
 

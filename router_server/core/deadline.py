@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from router_server.core.record import record
+
 MIN_ATTEMPT = 0.1
 """Seconds that an attempt needs to be worth starting."""
 
@@ -43,7 +45,7 @@ class Timeouts:
     unary: float = 120.0
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Deadline:
     """The moment at which a call is over."""
 
@@ -65,7 +67,7 @@ def deadline_of(now: float, timeout: float | None, default: float) -> Deadline:
     return Deadline(now + timeout - min(_MARGIN, timeout * _MARGIN))
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Timer:
     """A limit as it applies, and as it was configured; both in seconds."""
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import Enum, StrEnum, auto
 from typing import Final
 
+from router_server.core.record import record
 from router_server.core.types import Usage
 
 
@@ -184,7 +185,7 @@ class Violation:
     description: str
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class AttemptSummary:
     """One try, as the caller sees it; times in seconds."""
 

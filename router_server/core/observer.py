@@ -7,10 +7,11 @@ carry the trace context on. Refuses to know what becomes of a record.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final, Protocol
 
 from router_server.core.errors import Outcome, Phase, Reason
+from router_server.core.record import record
 from router_server.core.types import (
     ChatRequest,
     EmbedRequest,
@@ -22,7 +23,7 @@ from router_server.core.types import (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class CallStart:
     """A call that is about to be routed; ``arm`` is that of the route's experiment, or ``shadow``.
 
@@ -37,7 +38,7 @@ class CallStart:
     principal: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class AttemptStart:
     """A target is about to be asked.
 
@@ -60,7 +61,7 @@ class AttemptStart:
     endpoint: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class AttemptRecord:
     """One finished attempt; times in seconds.
 
@@ -92,7 +93,7 @@ class AttemptRecord:
         return tokens / seconds if self.outcome is Outcome.OK and tokens and seconds > 0 else None
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class CallRecord:
     """One finished call; times in seconds. ``error`` None means success; ``target`` is who answered."""
 
@@ -118,7 +119,7 @@ class CallRecord:
         return sum(costs) if costs else None
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Failover:
     """A call went from one target to another; ``reason`` is the outcome that made it."""
 
@@ -185,7 +186,7 @@ class Observer(Protocol):
         """A target's breaker went from one state to another: closed, open, half_open."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class RpcStart:
     """An RPC came in. ``metadata`` holds only the keys that the router reads; never credentials.
 
@@ -198,7 +199,7 @@ class RpcStart:
     metadata: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class RpcRecord:
     """A finished RPC: ``code`` is the name of its gRPC status, ``call`` what was routed, if anything was.
 

@@ -7,7 +7,6 @@ is a function that orders candidates. Refuses to call, wait or remember anything
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from router_server.core.errors import (
@@ -17,13 +16,14 @@ from router_server.core.errors import (
     Violation,
 )
 from router_server.core.provider import Capability
+from router_server.core.record import record
 from router_server.core.types import ChatRequest, EmbedRequest, Operation
 
 MOST_ENDPOINTS = 4
 """How many endpoints of one target a call asks: a prompt that kills engines must not go through a fleet."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Candidate:
     """A target as a plan sees it.
 
@@ -87,7 +87,7 @@ def ordered(candidates: Sequence[Candidate], _demand: Demand) -> Sequence[Candid
     return candidates
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Skip:
     """A target that could answer but was not asked, and why; ``wait`` is its rest in seconds.
 
@@ -99,7 +99,7 @@ class Skip:
     wait: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Plan:
     """The targets to try, in order.
 

@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Any, Protocol, runtime_checkable
 
 from router_server.core.engine import EngineSpec
+from router_server.core.record import record
 from router_server.core.types import Answer, ChatRequest, Embeddings, EmbedRequest, Json, Message, StreamItem
 
 
@@ -45,7 +46,7 @@ class Capability(StrEnum):
     EMBED_TASK = "embed_task"
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class UpstreamChat:
     """One chat request for one upstream.
 
@@ -75,7 +76,7 @@ class UpstreamChat:
         return self.request.messages
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class UpstreamEmbed:
     """One batch of texts for one upstream; the fields are as in `UpstreamChat`."""
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from router_server.core.errors import AttemptSummary
 from router_server.core.observer import CallRecord
 from router_server.core.principal import Principal
 from router_server.core.quotas import Standing
+from router_server.core.record import record
 from router_server.core.types import Answer, Delta, FinishReason, Operation, Usage, Vectors
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Trail:
     """Who answered, and who was tried before; the attempt that answers is last."""
 
@@ -27,7 +28,7 @@ class Trail:
     """True where the target that answered is not the plan's first: callers are told in a trailer."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ChatResult:
     """A whole answer. ``model`` is the route as the caller named it."""
 
@@ -38,7 +39,7 @@ class ChatResult:
     trail: Trail
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class EmbedResult:
     """One vector per input, in order."""
 
@@ -49,7 +50,7 @@ class EmbedResult:
     trail: Trail
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Started:
     """The first event: sent together with the first delta."""
 
@@ -58,7 +59,7 @@ class Started:
     trail: Trail
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Reset:
     """The stream goes on with another target; ``resumed`` False means: forget every delta so far."""
 
@@ -67,7 +68,7 @@ class Reset:
     resumed: bool
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Finished:
     """The last event: the answer is complete."""
 
@@ -76,7 +77,7 @@ class Finished:
     trail: Trail
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Heartbeat:
     """Nothing happened for a while, and the call is alive."""
 
@@ -84,7 +85,7 @@ class Heartbeat:
 StreamEvent = Started | Delta | Reset | Finished | Heartbeat
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ModelInfo:
     """A route as its callers see it."""
 
@@ -98,7 +99,7 @@ def _unheard(_standing: Standing) -> None:
     """Nobody asks."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Invocation:
     """What the edge knows of one call: its id, and the seconds the caller gives it (None: no deadline).
 

@@ -7,9 +7,11 @@ JSON.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 from typing import Any
+
+from router_server.core.record import record
 
 Json = Mapping[str, Any]
 
@@ -39,7 +41,7 @@ class MediaDetail(StrEnum):
     HIGH = "high"
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Text:
     """A piece of text."""
 
@@ -47,7 +49,7 @@ class Text:
     opaque_state: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Blob:
     """Inline bytes, an image for example."""
 
@@ -58,7 +60,7 @@ class Blob:
     opaque_state: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class FileRef:
     """Content that the upstream fetches by itself from ``uri``."""
 
@@ -68,7 +70,7 @@ class FileRef:
     opaque_state: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ToolCall:
     """A function that the model wants called; ``arguments_json`` is the model's own text."""
 
@@ -78,7 +80,7 @@ class ToolCall:
     opaque_state: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ToolResult:
     """What the function returned, answering the call with the same id."""
 
@@ -88,7 +90,7 @@ class ToolResult:
     opaque_state: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Reasoning:
     """The model's thinking, where the provider shows it."""
 
@@ -96,7 +98,7 @@ class Reasoning:
     opaque_state: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Refusal:
     """The model's own words for declining."""
 
@@ -107,7 +109,7 @@ class Refusal:
 Part = Text | Blob | FileRef | ToolCall | ToolResult | Reasoning | Refusal
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Message:
     """One turn of a conversation."""
 
@@ -116,7 +118,7 @@ class Message:
     name: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Tool:
     """A function offered to the model; the schema is JSON Schema text, already known to be an object."""
 
@@ -134,7 +136,7 @@ class ToolMode(StrEnum):
     REQUIRED = "required"
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ToolChoice:
     """How tools may be used; ``mode`` None and ``parallel`` None leave it to the provider."""
 
@@ -143,12 +145,12 @@ class ToolChoice:
     parallel: bool | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class JsonObject:
     """The answer is some JSON object."""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class JsonSchema:
     """The answer is JSON that obeys ``schema_json``."""
 
@@ -157,21 +159,21 @@ class JsonSchema:
     strict: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Regex:
     """The answer matches ``pattern``."""
 
     pattern: str
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Grammar:
     """The answer is a sentence of ``text``, a grammar in the provider's own notation (EBNF for vLLM)."""
 
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Choice:
     """The answer is exactly one of ``choices``."""
 
@@ -191,7 +193,7 @@ class ReasoningEffort(StrEnum):
     HIGH = "high"
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Generation:
     """Sampling parameters; None leaves a value to the target's configuration, then to the provider."""
 
@@ -215,7 +217,7 @@ class StreamRecovery(StrEnum):
     RESUME = "resume"
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Routing:
     """What the caller asks of the router itself; times in seconds."""
 
@@ -229,7 +231,7 @@ class Routing:
     heartbeat_interval: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class ChatRequest:
     """One conversation turn; ``provider_options`` maps a provider's name or kind to parsed JSON."""
 
@@ -253,7 +255,7 @@ class EmbeddingTask(StrEnum):
     DOCUMENT = "document"
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class EmbedRequest:
     """Texts to turn into vectors, one each, in order."""
 
@@ -268,7 +270,7 @@ class EmbedRequest:
     user_id: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Usage:
     """Token counts as the upstream reported them: input includes cached, output includes reasoning."""
 
@@ -310,7 +312,7 @@ class Usage:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class TokenLogprob:
     """The log probability of a chosen token and of its alternatives."""
 
@@ -330,7 +332,7 @@ class FinishReason(StrEnum):
     OTHER = "other"
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class EngineTimes:
     """Where an engine says that one request's time went, in seconds; None where it does not say.
 
@@ -345,7 +347,7 @@ class EngineTimes:
     decode: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Answer:
     """A whole chat answer of one upstream; ``reported_model`` is the name the upstream gave itself."""
 
@@ -366,7 +368,7 @@ class DeltaKind(StrEnum):
     REFUSAL = "refusal"
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Delta:
     """A piece of the answer's part ``part_index``.
 
@@ -384,14 +386,14 @@ class Delta:
     opaque_state: bytes = b""
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Finish:
     """The upstream said that the answer is complete."""
 
     reason: FinishReason
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Report:
     """What the upstream told beside the content: usage so far, the model's name, times; empty if nothing."""
 
@@ -403,7 +405,7 @@ class Report:
 StreamItem = Delta | Finish | Report
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Vectors:
     """A row-major little-endian float32 matrix of ``len(data) / 4 / dimensions`` rows."""
 
@@ -416,7 +418,7 @@ class Vectors:
         return len(self.data) // (4 * self.dimensions) if self.dimensions else 0
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Embeddings:
     """The vectors of one upstream answer, in the order of the inputs."""
 
