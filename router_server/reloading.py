@@ -18,7 +18,6 @@ from router_server.config.problems import dotted
 from router_server.config.references import check
 from router_server.engines.wanted import engine_of
 from router_server.providers import SetupError
-from router_server.spending.opening import are_wanted
 
 _LIVE_KEYS: Final = frozenset({"allow_direct", "deadline", "drain_delay", "drain_grace"})
 """Of ``server``: what can change while it runs."""
@@ -63,8 +62,6 @@ def settled(running: Config, wanted: Config) -> tuple[Config, tuple[str, ...]]:
     )
     _check_whole(config)
     _check_engines(running, config)
-    if are_wanted(config) and not are_wanted(running):
-        raise RefusedError("budgets are kept only by a server that was started with one; restart it")
     return config, (*(f"server.{key}" for key in differ), *sections)
 
 

@@ -8,7 +8,7 @@ import pytest
 from pydantic import SecretStr
 
 from router_server.config import load
-from router_server.engines.wanted import engine_of
+from router_server.engines.wanted import engine_of, socket_of
 from tests.config.reading import config_of, only_mistake
 
 FILE = """\
@@ -70,7 +70,7 @@ def test_a_command_line_comes_of_it() -> None:
     assert spec is not None
     module = "vllm.entrypoints.openai.api_server"
     assert spec.command == (
-        *("py", "-m", module, "--model", "m", "--uds", "/f/0.sock"),
+        *("py", "-m", module, "--model", "m", "--uds", socket_of("v", Path("/f"))),
         *("--max-model-len", "4096", "--x", "0.5"),
     )
     assert spec.env == {"A": "1"}

@@ -125,6 +125,21 @@ async def test_a_broken_file_is_refused_whole_and_named(tmp_path: Path) -> None:
                     break
 
 
+async def test_a_budget_comes_and_goes(tmp_path: Path) -> None:
+    dear = config("answer").replace("{provider: m, model: x}", "{provider: m, model: x, price: {request: 1}}")
+    limited = dear.replace("{targets: [t]}", "{targets: [t], budget: {daily_usd: 1.5}}")
+    async with reloading(tmp_path, dear) as it:
+        assert await it.ask() == "answer"
+        assert "changed: routes.chat" in await it.reload(limited)
+        assert await it.ask() == "answer"
+        assert (await fails(it.server.stub.Chat(chat()))).reason == "BUDGET_EXCEEDED"
+        await it.reload(limited.replace("1.5", "2.5"))
+        assert await it.ask() == "answer", "what was spent is remembered, and there is more now"
+        assert (await fails(it.server.stub.Chat(chat()))).reason == "BUDGET_EXCEEDED"
+        await it.reload(dear)
+        assert await it.ask() == "answer"
+
+
 async def test_what_cannot_change_is_named_and_stays(tmp_path: Path) -> None:
     async with reloading(tmp_path, config("before")) as it:
         parts = config("after") + "\n        redis: redis://127.0.0.1:1/0\n"
