@@ -48,6 +48,7 @@ async def main() -> None:
     """Serve until nobody asks any more."""
     config = load(Path(sys.argv[1]), os.environ)
     async with running(config, announce=lambda _line: None) as server:
+        gc.freeze()  # what is there from the start is not gone through by each look
         await answer_questions({"port": server.rpc.port}, {"look": lambda: look(server)})
 
 

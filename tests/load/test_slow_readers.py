@@ -34,8 +34,11 @@ SHORT = 240
 CONNECTIONS = 10
 KIB = 1024
 
-UNHARMED = 0.25
-"""Seconds of a short stream on a busy machine. One that waited for a slow reader would take whole seconds."""
+UNHARMED = 0.5
+"""Seconds in which a short stream is answered, each connection's quickest, on a machine whose other work
+takes turns of its own. One that waited for a slow reader's next message would take longer, each of them."""
+
+TRIES = 3
 
 ONE_READ = 72 * KIB
 """Bytes by which a buffer may be over its limit: what one read of 64 KiB brings, and an event begun."""
@@ -125,23 +128,22 @@ async def slow_readers(stage: Stage, readers: int, route: str, kibibytes: int) -
         await asyncio.wait(reading)
 
 
-async def latency(stage: Stage, seconds: float = 1.0) -> float:
-    """Return the median of the seconds that short streams take, one after the other."""
-    took: list[float] = []
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        began = time.monotonic()
-        call = stage.stubs[len(took) % CONNECTIONS].StreamChat(chat("wide", "8 kibibytes"), timeout=30)
-        assert text_of(await events_of(call)) == PIECE
-        took.append(time.monotonic() - began)
-        await asyncio.sleep(0.01)
-    return statistics.median(took)
+async def latency(stage: Stage) -> float:
+    """Return the seconds that a short stream takes: the quickest of each connection, the median of those."""
+    took = [[await _short(stub) for _ in range(TRIES)] for stub in stage.stubs]
+    return statistics.median(map(min, took))
+
+
+async def _short(stub: Any) -> float:
+    began = time.monotonic()
+    assert text_of(await events_of(stub.StreamChat(chat("wide", "8 kibibytes"), timeout=30))) == PIECE
+    return time.monotonic() - began
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def stage(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage]:
     async with staged(tmp_path_factory.mktemp("s")) as stage:
-        await latency(stage, 0.5)
+        await latency(stage)
         yield stage
 
 
@@ -150,8 +152,8 @@ async def test_slow_readers_cost_little_and_nobody_else_waits(stage: Stage, read
     alone, before = await latency(stage), await stage.server.ask("look")
     async with slow_readers(stage, readers, "wide", LONG):
         await stage.until(lambda told: sum(size >= LIMIT for size in told["outboxes"]) > 0.9 * readers)
-        beside = await latency(stage)
         during = await stage.server.ask("look")
+        beside = await latency(stage)
     assert len(during["outboxes"]) >= readers
     assert max(during["outboxes"]) <= LIMIT + ONE_READ
     assert during["rss"] - before["rss"] < readers * A_STREAM
