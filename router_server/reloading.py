@@ -132,6 +132,10 @@ class Reloader:
                 _log.error("The configuration is refused and stays as it was: %s", line)
             await self._refused()
             return False
+        except Exception:  # noqa: BLE001 - a kind is someone else's code; the next file may be read all the same
+            _log.exception("The configuration is refused and stays as it was: it could not be built.")
+            await self._refused()
+            return False
         self._say(config, staying)
         self.config = config
         return True
