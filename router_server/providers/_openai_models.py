@@ -1,4 +1,4 @@
-"""The active check of OpenAI-compatible servers: ``models.list()`` of OpenAI's own package.
+"""The active check of OpenAI itself: ``models.list()`` of its own package.
 
 It spends no tokens and is asked once a minute, so the package's knowledge of the API is worth more here than
 its speed. Refuses to know chat.
@@ -8,16 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from typing import Final
 
 import httpx2
 import openai
 
 from router_server.core.errors import Outcome, UpstreamError
 from router_server.providers._failure import refused_check
-
-_UNKNOWN: Final = frozenset({404, 405, 429})
-"""Statuses that say nothing of the server's health: it does not know the question, or answers later."""
+from router_server.providers._openai_check import UNKNOWN
 
 
 class ModelList:
@@ -56,7 +53,7 @@ class ModelList:
         try:
             await self._client.models.list(extra_headers=self._omit)
         except openai.APIStatusError as error:
-            if error.status_code in _UNKNOWN:
+            if error.status_code in UNKNOWN:
                 return None
             raise refused_check(error.status_code) from None
         except openai.APIConnectionError:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncGenerator, Callable, Sequence
-from typing import TYPE_CHECKING, Final, Literal, Self
+from typing import Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
@@ -23,13 +23,11 @@ from router_server.core.types import Answer, Embeddings, StreamItem
 from router_server.providers._by_name import embedding_if_called_so, one_or_the_other
 from router_server.providers._endpoint import parse_endpoint
 from router_server.providers._http import HttpClient
+from router_server.providers._openai_check import Check, CompatibleCheck, OpenAICheck
 from router_server.providers._openai_wire import OpenAIWire
 from router_server.providers._openai_wire_errors import read_error
 from router_server.providers._openai_wire_request import Dialect
 from router_server.providers._settings import ApiKey, HttpUrl, bearer
-
-if TYPE_CHECKING:
-    from router_server.providers._openai_models import ModelList
 
 _OPENAI_URL: Final = "https://api.openai.com/v1"
 _OPENAI_DOMAIN: Final = "openai.com"
@@ -96,7 +94,7 @@ class OpenAIProvider:
             parse_endpoint(settings.base_url), {**bearer(settings.api_key), **named}, surroundings, read_error
         )
         self._wire = OpenAIWire(self._http, _dialect(settings))
-        self._models = _model_list(settings, named)
+        self._check = _check(settings, self._http, named)
 
     @property
     def address(self) -> tuple[str, int | None]:
@@ -122,12 +120,12 @@ class OpenAIProvider:
 
     async def check(self) -> bool | None:
         """Ask for the list of models."""
-        return await self._models.ask()
+        return await self._check.ask()
 
     async def close(self) -> None:
         """Close every connection."""
+        await self._check.close()
         await self._http.close()
-        await self._models.close()
 
 
 def _dialect(settings: Settings) -> Dialect:
@@ -140,12 +138,11 @@ def _dialect(settings: Settings) -> Dialect:
     )
 
 
-def _model_list(settings: Settings, headers: dict[str, str]) -> ModelList:
-    # Imported here: it takes a third of a second, which those who use no OpenAI need not wait for.
-    from router_server.providers._openai_models import ModelList  # noqa: PLC0415 - see above
-
+def _check(settings: Settings, http: HttpClient, headers: dict[str, str]) -> Check:
+    if not settings.is_openai:
+        return CompatibleCheck(http)
     key = settings.api_key.get_secret_value() if settings.api_key else ""
-    return ModelList(settings.base_url, key, headers)
+    return OpenAICheck(settings.base_url, key, headers)
 
 
 def _create(settings: Settings, surroundings: Surroundings) -> Provider:

@@ -9,10 +9,12 @@ from typing import Any
 import pydantic
 import pytest
 
+from router_server.core.errors import UpstreamError
 from router_server.core.provider import Capability, Provider, Surroundings
 from router_server.core.types import (
     Generation,
 )
+from router_server.providers._openai_check import OpenAICheck
 from router_server.providers.openai import KIND, OpenAIProvider, Settings
 from tests.providers.checks import verdict_of
 from tests.providers.openai_talk import call, stream, text_chunks
@@ -47,7 +49,7 @@ async def provider(upstream: Upstream) -> AsyncIterator[Provider]:
     await made.close()
 
 
-@pytest.mark.parametrize(
+answers_to_a_check = pytest.mark.parametrize(
     ("what", "verdict"),
     [
         (json_reply({"object": "list", "data": [{"id": "m"}]}), True),
@@ -62,13 +64,32 @@ async def provider(upstream: Upstream) -> AsyncIterator[Provider]:
         (reply(b"<html>", 200), False),
     ],
 )
-async def test_the_active_check(
+
+
+@answers_to_a_check
+async def test_the_active_check_of_a_compatible_server(
     upstream: Upstream, provider: Provider, what: Reply, verdict: bool | None
 ) -> None:
     upstream.on("/v1/models", what)
     assert await verdict_of(provider) is verdict
     assert [request.target for request in upstream.requests] == ["/v1/models"]
     assert upstream.requests[0].headers["authorization"] == f"Bearer {KEY}"
+
+
+@answers_to_a_check
+async def test_the_active_check_of_openai_itself(
+    upstream: Upstream, what: Reply, verdict: bool | None
+) -> None:
+    check = OpenAICheck(upstream.base_url, KEY, {"OpenAI-Organization": "org"})
+    upstream.on("/v1/models", what)
+    try:
+        assert await check.ask() is verdict
+    except UpstreamError:
+        assert verdict is False
+    assert [request.target for request in upstream.requests] == ["/v1/models"]
+    assert upstream.requests[0].headers["authorization"] == f"Bearer {KEY}"
+    assert upstream.requests[0].headers["openai-organization"] == "org"
+    await check.close()
 
 
 async def test_the_check_of_a_server_that_is_down(upstream: Upstream, provider: Provider) -> None:
