@@ -72,7 +72,8 @@ async def test_the_active_check_of_a_compatible_server(
 ) -> None:
     upstream.on("/v1/models", what)
     assert await verdict_of(provider) is verdict
-    assert [request.target for request in upstream.requests] == ["/v1/models"]
+    # Twice where the connection broke before an answer: aiohttp repeats a GET.
+    assert {request.target for request in upstream.requests} == {"/v1/models"}
     assert upstream.requests[0].headers["authorization"] == f"Bearer {KEY}"
 
 
