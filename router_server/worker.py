@@ -11,6 +11,7 @@ import os
 import sys
 from contextlib import aclosing
 
+from router_server.allocation import keep_large_buffers
 from router_server.app import Running, StartError, drained, running
 from router_server.config import Config
 from router_server.loop import new_loop
@@ -24,6 +25,7 @@ _STDIN = 0
 
 def main() -> int:
     """Serve until told to stop; return the exit code."""
+    keep_large_buffers()
     task = read_task(_STDIN)
     try:
         with asyncio.Runner(loop_factory=new_loop) as runner:

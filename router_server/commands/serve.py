@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable
 
 from router_server import app, fleet
+from router_server.allocation import keep_large_buffers
 from router_server.app import StartError
 from router_server.commands.exits import Exit
 from router_server.commands.terminal import fail, name_mistakes, say, warn
@@ -24,6 +25,7 @@ def run(arguments: argparse.Namespace) -> Exit:
     except ConfigError as error:
         return name_mistakes(error)
     warn((*warnings_of(config), *warnings_of_prices(config)))
+    keep_large_buffers()
     try:
         with asyncio.Runner(loop_factory=new_loop) as runner:
             runner.run(_serve(config, _source(arguments)))

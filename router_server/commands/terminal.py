@@ -6,8 +6,6 @@ import sys
 from collections.abc import Sequence
 from typing import TextIO
 
-from rich.console import Console
-
 from router_server.commands.exits import Exit
 from router_server.config import ConfigError
 
@@ -40,4 +38,9 @@ def name_mistakes(error: ConfigError) -> Exit:
 def _print(text: str, stream: TextIO, style: str | None = None) -> None:
     # A file's name may hold bytes that no encoding can show.
     shown = text.encode(stream.encoding or "utf-8", "backslashreplace").decode(stream.encoding or "utf-8")
+    if not stream.isatty():
+        print(shown, file=stream, flush=True)
+        return
+    from rich.console import Console  # noqa: PLC0415 - 40 ms that a container, which has no terminal, can spare
+
     Console(file=stream, emoji=False).print(shown, style=style, markup=False, highlight=False, soft_wrap=True)

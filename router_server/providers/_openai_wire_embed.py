@@ -67,7 +67,7 @@ def read_embeddings(body: bytes, count: int, dimensions: int | None) -> Embeddin
         raise stream_failure(error)
     rows = [_bytes_of(vector.embedding) for vector in _in_order(answer.data or [], count)]
     size = len(rows[0]) if dimensions is None else dimensions * _FLOAT_BYTES
-    if not size or size % _FLOAT_BYTES or any(len(row) != size for row in rows):
+    if not size or size % _FLOAT_BYTES or set(map(len, rows)) != {size}:
         raise UpstreamError(Outcome.MALFORMED, "wrong_dimensions")
     return Embeddings(
         Vectors(size // _FLOAT_BYTES, b"".join(rows)),
@@ -77,6 +77,8 @@ def read_embeddings(body: bytes, count: int, dimensions: int | None) -> Embeddin
 
 
 def _in_order(vectors: list[_Vector], count: int) -> list[_Vector]:
+    if count and [vector.index for vector in vectors] == list(range(count)):
+        return vectors
     placed: dict[int, _Vector] = {
         at if vector.index is None else vector.index: vector for at, vector in enumerate(vectors)
     }

@@ -76,7 +76,7 @@ async def test_what_is_required_and_down_is_the_exit_code(
         assert found["bad"]["took_ms"] >= 200
         await unwell.stop()
         assert await run("--config", str(file)) == Exit.NOT_READY
-        assert "unreachable" in capsys.readouterr().out
+        assert "refused" in capsys.readouterr().out
         unwell.always(json_reply({}, 404))
         await unwell.start()
         assert await run("--config", str(file)) == Exit.OK

@@ -121,12 +121,18 @@ def _inputs(request: pb.EmbedRequest, fields: Fields) -> tuple[str, ...]:
     if len(request.inputs) > _MOST_INPUTS:
         fields.wrong("inputs", f"has {len(request.inputs)} entries; send at most {_MOST_INPUTS} per call")
         return ()
+    texts = tuple([item.text for item in request.inputs])
+    if not all(texts):
+        _name_empty(request, fields)
+    return texts
+
+
+def _name_empty(request: pb.EmbedRequest, fields: Fields) -> None:
     for index, item in enumerate(request.inputs):
         if item.WhichOneof("input") is None:
             fields.wrong(f"inputs[{index}]", "set text; this server knows no other input")
         elif not item.text:
             fields.wrong(f"inputs[{index}].text", "must not be empty")
-    return tuple(item.text for item in request.inputs)
 
 
 def _dimensions(request: pb.EmbedRequest, fields: Fields) -> int | None:
