@@ -92,6 +92,11 @@ class Breaker:
         return self._state
 
     @property
+    def closed(self) -> bool:
+        """Tell whether every call is let through."""
+        return self._state is BreakerState.CLOSED
+
+    @property
     def ready_in(self) -> float:
         """Seconds until a call may be let through, 0 unless open."""
         return max(0.0, self._open_until - self._clock()) if self.state is BreakerState.OPEN else 0.0

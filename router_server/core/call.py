@@ -6,8 +6,8 @@ A mutable notebook with no decisions in it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from types import TracebackType
 
 from router_server.core.deadline import Deadline, deadline_of
 from router_server.core.errors import AttemptSummary, Outcome, Phase, Reason, RouterError
@@ -21,7 +21,7 @@ from router_server.core.types import ChatRequest, EmbedRequest, Operation, Usage
 
 
 class Call:
-    """The state of one call, from its plan to its record.
+    """The state of one call, from its plan to its record: ``with call`` it ends with one, come what may.
 
     Args:
         invocation: what the edge knows.
@@ -29,7 +29,7 @@ class Call:
         route: the name in the telemetry, a configured one or ``direct``.
         request: what the caller sent.
         default_timeout: seconds, where the caller gave none.
-        observer: told of the start, and of the end by `recorded`.
+        observer: told of the start, and of the end when the call is left.
         clock: monotonic seconds.
         arm: see `CallStart`.
         funds: what its attempts are paid from; None where nothing has a budget.
@@ -132,22 +132,22 @@ class Call:
         usages = [record.usage for record in self.records if record.usage is not None]
         return sum(usages[1:], usages[0]) if usages else None
 
-    @contextmanager
-    def recorded(self) -> Iterator[None]:
+    def __enter__(self) -> None:
+        """Begin what is recorded."""
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, error: BaseException | None, _traceback: TracebackType | None
+    ) -> None:
         """Tell the observer of the call's end, whatever it is; a `RouterError` is given the attempts."""
-        try:
-            yield
-        except RouterError as error:
+        if error is None:
+            self._end()
+        elif isinstance(error, RouterError):
             error.attempts = tuple(self.summaries)
             self._end(error.reason, error.phase)
-            raise
-        except asyncio.CancelledError:
+        elif isinstance(error, asyncio.CancelledError):
             self._end(cancelled=True)
-            raise
-        except BaseException:
+        else:
             self._end(Reason.INTERNAL)
-            raise
-        self._end()
 
     def _end(
         self, error: Reason | None = None, phase: Phase | None = None, *, cancelled: bool = False

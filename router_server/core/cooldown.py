@@ -33,6 +33,12 @@ class Cooldown:
         return max(0.0, self._until - self._clock())
 
     @property
+    def resting(self) -> bool:
+        """Tell whether the target is left alone now, for whichever reason."""
+        latest = max(self._until, self._benched_until)
+        return latest > 0 and self._clock() < latest
+
+    @property
     def benched(self) -> Outcome | None:
         """Why the target waits for a probe, or None if it does not."""
         return self._benched if self._clock() < self._benched_until else None

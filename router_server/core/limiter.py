@@ -144,6 +144,8 @@ class Limiter:
 
     def admit(self) -> None:
         """Let in everyone who fits, in order."""
+        if not self._waiters:
+            return
         now = self._clock()
         while not self.paused and self.inflight < self.max_concurrency:
             # A cancelled waiter is still in the queue until its task runs.

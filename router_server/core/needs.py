@@ -89,7 +89,8 @@ def _chat_needs(request: ChatRequest) -> Iterator[Capability]:
     yield Capability.CHAT
     for message in request.messages:
         for part in message.content:
-            yield from _part_needs(part)
+            if not isinstance(part, Text):
+                yield from _part_needs(part)
     if request.tools:
         yield Capability.TOOLS
     if request.tool_choice.parallel is not None:

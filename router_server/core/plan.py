@@ -140,8 +140,10 @@ def make_plan(
 
 def _endpoints(candidate: Candidate) -> Sequence[Candidate]:
     """Return whom to ask for a target: its endpoints that are well, in their order, else all of them."""
-    well = [c for c in candidate.endpoints if c.cooling <= 0 and c.blocked is None]
-    return well[:MOST_ENDPOINTS] or candidate.endpoints or (candidate,)
+    if not candidate.endpoints:
+        return (candidate,)
+    well = [c for c in candidate.endpoints if c.well]
+    return well[:MOST_ENDPOINTS] or candidate.endpoints
 
 
 def _allowed(candidates: Sequence[Candidate], allowed: tuple[str, ...]) -> Sequence[Candidate]:
@@ -179,7 +181,9 @@ def _able(candidates: Sequence[Candidate], needs: frozenset[Capability]) -> Sequ
 
 
 def _eligible(picked: Sequence[Candidate]) -> Plan:
-    well = tuple(c for c in picked if c.well)
+    well = tuple([c for c in picked if c.cooling <= 0 and c.blocked is None])
+    if len(well) == len(picked):
+        return Plan(picked[0].configured, well)
     unwell = [c for c in picked if c.cooling <= 0 and c.blocked is not None]
     last_resort = not well and bool(unwell)
     order = (min(unwell, key=lambda c: c.ready_in),) if last_resort else well

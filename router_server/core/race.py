@@ -77,7 +77,8 @@ class Race:
             # Where the hedge was quicker, the time until now is less than the first would have taken, and
             # more than was waited for: it stays on its side of the percentile, which is all that counts.
             self._journey.timed(self._first)
-        await self._call_off(attempt)
+        if self._tasks:
+            await self._call_off(attempt)
         self._journey.answering(attempt)
 
     async def _raced(self, answer: Callable[[Attempt], Coroutine[Any, Any, T]], patience: float) -> T:

@@ -124,7 +124,7 @@ class Router:
             return answer
 
         call = self._call(Operation.CHAT, route, request, invocation)
-        with call.recorded():
+        with call:
             attempt, answer = await self._first_answer(call, route, work)
             call.answering(attempt.target, answer.reported_model)
             call.usage = attempt.usage or attempt.priced(Usage())
@@ -146,7 +146,7 @@ class Router:
             return answer
 
         call = self._call(Operation.EMBED, route, request, invocation)
-        with call.recorded():
+        with call:
             attempt, answer = await self._first_answer(call, route, work)
             call.answering(attempt.target, answer.reported_model)
             call.usage = attempt.usage or attempt.priced(Usage())
@@ -195,7 +195,7 @@ class Router:
     async def _pump(self, call: Call, route: Route, request: ChatRequest, outbox: Outbox) -> None:
         recovery = request.routing.stream_recovery or route.stream_recovery
         try:
-            with call.recorded():
+            with call:
                 streaming = Streaming(
                     call,
                     await self._journey(call, route),
