@@ -27,7 +27,10 @@ CHAT_ARGUMENTS = (
     # In bfloat16 a small model's two best tokens are often equally likely: which of them is chosen depends on
     # whether the text before was generated or read.
     *("--dtype", "float32"),
+    *("--enable-per-request-metrics", "--enable-prompt-tokens-details"),
 )
+EITHER = "either"
+"""A name that both chat engines serve their model by, beside their own."""
 ADAPTERS = ("--enable-lora", "--max-lora-rank", "8", "--lora-modules")
 PATIENT = "timeouts: {first_token: 60s, idle: 60s, unary: 120s}"
 """What a model on two shared cores needs."""
@@ -59,11 +62,11 @@ async def served(models: Models, tmp_path_factory: pytest.TempPathFactory) -> As
           first:
             kind: vllm
             {PATIENT}
-            serve: {serve(models.chat, "first", log, *CHAT_ARGUMENTS, *adapters)}
+            serve: {serve(models.chat, "first", log, *CHAT_ARGUMENTS, *adapters, *_names("first"))}
           second:
             kind: vllm
             {PATIENT}
-            serve: {serve(models.chat, "second", log, *CHAT_ARGUMENTS)}
+            serve: {serve(models.chat, "second", log, *CHAT_ARGUMENTS, *_names("second"))}
           embedding:
             kind: vllm
             {PATIENT}
@@ -101,6 +104,11 @@ def engines(served: Served) -> Engines:
 async def client(served: Served) -> AsyncIterator[AsyncClient]:
     async with AsyncClient(served.target) as made:
         yield made
+
+
+def _names(own: str) -> tuple[str, ...]:
+    """Return the arguments by which an engine goes by two names; of vLLM's arguments the last counts."""
+    return ("--served-model-name", own, EITHER)
 
 
 async def _all_ready(server: Served) -> None:

@@ -17,7 +17,9 @@ import pytest_asyncio
 from bench.engines import Engine, Models, serve
 from modelrouter import AsyncClient
 from modelrouter.options import StreamOptions
+from router_server.core.engine import EngineState
 from tests.e2e.process import ServerProcess, served
+from tests.e2e.serving import serving
 from tests.vllm.conftest import CAPITAL, CHAT_ARGUMENTS, PATIENT, Engines
 
 pytestmark = [pytest.mark.vllm, pytest.mark.asyncio(loop_scope="session")]
@@ -148,3 +150,31 @@ async def _drained(life: Life, uncut: str) -> None:
     assert await life.server.exit_code(60) == 0
     assert processes
     assert not any(map(psutil.Process.is_running, processes))
+
+
+async def test_one_without_sleep_is_stopped_and_started_by_the_next_call(
+    models: Models, tmp_path: Path
+) -> None:
+    own = serve(models.embedding, "own", tmp_path, "--runner", "pooling", idle_sleep="1s")
+    text = f"""
+        providers:
+          own: {{kind: vllm, {PATIENT}, serve: {own}}}
+        targets:
+          own: {{provider: own, model: own}}
+        routes:
+          embed: {{targets: [own]}}
+    """
+    async with serving(text) as server, AsyncClient(server.target) as client:
+        view = server.server.assembly.engines["own"]
+        engine = Engine(Path(server.server.assembly.upstreams["own"].provider.address[0]))
+
+        async def is_stopped() -> bool:
+            return view.status.state is EngineState.STOPPED and view.status.start_duration is not None
+
+        await until(is_stopped)
+        assert not engine.processes
+        answer = await client.embed("A cat sleeps.", timeout=_PATIENCE)
+        assert answer.dimensions == 384
+        assert (view.status.wakes, view.status.restarts) == (1, 0)
+        await until(is_stopped)
+        assert not engine.processes
