@@ -138,7 +138,7 @@ async def test_not_one_object_stays_behind() -> None:
     async with Upstream() as upstream:
         upstream.always(Streams(draws))
         async with serving(configuration(upstream)) as here:
-            await give_up_many(here.stub, draws, count // 2)
+            await give_up_many(here.stub, draws, count)
             blocks, native = await allocated(here, upstream)
             await give_up_many(here.stub, draws, count)
             blocks_after, native_after = await allocated(here, upstream)
