@@ -1,7 +1,8 @@
-"""10: what a call costs as work grows: with larger prompts, more targets in a route, and more routes."""
+"""10: what a call costs as work grows: larger prompts, more targets in a route, more routes, more keys."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
@@ -17,6 +18,8 @@ from bench.rig.subjects import UNARY, Subject, Traffic
 _PROMPTS: Final = (1_000, 10_000, 100_000, 1_000_000)
 _TARGETS: Final = (1, 20, 200)
 _ROUTES: Final = (1, 100, 10_000)
+_KEYS: Final = (1, 100, 10_000)
+_KEY: Final = "mr-bench"
 
 Curve = Sequence[tuple[int, float]]
 
@@ -39,6 +42,7 @@ def measure(bench: Bench) -> list[Finding]:
     for words, sizes, change in (
         ("targets per route", _TARGETS, _with_targets),
         ("routes", _ROUTES, _with_routes),
+        ("API keys", _KEYS, _with_keys),
     ):
         curve = bench.curves[f"{words}: {ROUTER}"] = _configured(bench, sizes, change)
         findings += [
@@ -86,7 +90,8 @@ def _configured(bench: Bench, sizes: Sequence[int], change: Callable[[dict[str, 
     upstreams = {UNARY.name: bench.instant(UNARY.name)}
     routers: dict[str, Subject] = {}
     for size in sizes:
-        routers[str(size)] = bench.new_router(upstreams, partial(_changed, change, size))
+        router = routers[str(size)] = bench.new_router(upstreams, partial(_changed, change, size))
+        router.headers = _shown
     runs = {size: partial(bench.loaded, router, UNARY) for size, router in routers.items()}
     found = interleaved(runs, bench.effort.repeats)
     for router in routers.values():
@@ -107,3 +112,17 @@ def _with_targets(config: dict[str, Any], count: int) -> None:
 
 def _with_routes(config: dict[str, Any], count: int) -> None:
     config["routes"] |= {f"r{number}": {"targets": [UNARY.name]} for number in range(count - 1)}
+
+
+def _with_keys(config: dict[str, Any], count: int) -> None:
+    keys = [{"name": "bench", "sha256": _hash(_KEY)}]
+    keys += [{"name": f"k{number}", "sha256": _hash(f"{number}")} for number in range(count - 1)]
+    config["auth"] = {"api_keys": keys}
+
+
+def _hash(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+def _shown(_traffic: Traffic) -> Sequence[str]:
+    return (f"x-api-key: {_KEY}",)

@@ -100,7 +100,8 @@ class Subject:
         """Return how it is asked for that kind of call."""
         if self.speaks_grpc:
             url = f"http://127.0.0.1:{self.port}/{_SERVICE}/{traffic.rpc}"
-            return Target(self.process, url, self._file(traffic.grpc), _GRPC_HEADERS)
+            headers = (*_GRPC_HEADERS, *self.headers(traffic))
+            return Target(self.process, url, self._file(traffic.grpc), headers)
         url = f"http://127.0.0.1:{self.port}{self.base}{traffic.path}"
         headers = (*_JSON_HEADERS, *self.headers(traffic))
         return Target(self.process, url, self._file(traffic.json), headers, http1=True)
