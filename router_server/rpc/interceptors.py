@@ -44,6 +44,9 @@ class _Ending:
     reason: str = ""
 
 
+_WELL: Final = _Ending(grpc.StatusCode.OK)
+
+
 class Guard(aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the published types only
     """Wraps the methods of the router's own service.
 
@@ -140,7 +143,7 @@ class Guard(aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the 
         observation = self._observer.rpc(start)
         rpc.trace_id = observation.trace_id
         enter_rpc(rpc)
-        ending = _Ending(grpc.StatusCode.OK)
+        ending = _WELL
         try:
             async with self._inflight.answering(rpc):
                 if self.authenticator is not None:

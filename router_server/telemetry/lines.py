@@ -9,13 +9,14 @@ import json
 import logging
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Final, TextIO
 
 import msgspec
 
+from router_server.core.record import record
 from router_server.telemetry.redaction import PROCESS_SECRETS, Secrets
 
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
@@ -31,7 +32,7 @@ _STYLES: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@record(frozen=True, slots=True)
 class Line:
     """One line. ``created`` is in seconds since the epoch, ``level`` one of `logging`."""
 
