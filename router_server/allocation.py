@@ -8,7 +8,7 @@ from typing import Final
 
 _M_TRIM_THRESHOLD: Final = -1
 _M_MMAP_THRESHOLD: Final = -3
-_KEPT: Final = 16 * 1024 * 1024
+KEPT_FREE: Final = 16 * 1024 * 1024
 """Bytes that stay free at the end of the heap: what a few large answers pass through."""
 _LARGE: Final = 4 * 1024 * 1024
 """Blocks from so many bytes on come from the system, and go back to it at once."""
@@ -24,5 +24,5 @@ def keep_large_buffers() -> None:
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:  # musl has none
-        mallopt(_M_TRIM_THRESHOLD, _KEPT)
+        mallopt(_M_TRIM_THRESHOLD, KEPT_FREE)
         mallopt(_M_MMAP_THRESHOLD, _LARGE)
