@@ -109,11 +109,16 @@ async def _healthy(made: Stage, scenario: Scenario, way: str) -> list[str]:
     found = []
     to_primary = [] if scenario.rests else [{"allowed_targets": ["a1"]}] * 3
     for options in ({}, *to_primary):
+        asked_before = made.asked
         seen = await told(made.call(way, **options))
         if seen.answer is None:
             found.append(f"a healthy call afterwards failed: {seen.error}")
             continue
         found += complaints_about(seen.answer)
+        # Also what no attempt tells of: a request sent again on another connection.
+        asked = made.asked - asked_before
+        if asked != {seen.answer.route.target: 1}:
+            found.append(f"a healthy call afterwards was sent {dict(asked)}")
         if seen.took > _AT_ONCE:
             found.append(f"a healthy call afterwards took {seen.took:.2f} s")
         # The primary's rest may be over by now: it is short where the timers are.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -88,6 +89,17 @@ class Stage:
         self.same.always(whole(self.wire, OF_SAME))
         self.fallback.always(whole(self.wire, OF_FALLBACK))
 
+    @property
+    def asked(self) -> Counter[str]:
+        """How many requests for an answer each target's upstream has read; checks are none."""
+        upstreams = {"a1": self.primary, "same1": self.same, "b1": self.fallback}
+        return Counter(
+            target
+            for target, upstream in upstreams.items()
+            for request in upstream.requests
+            if request.method == "POST"
+        )
+
     async def call(self, way: str, **options: Any) -> Answer:
         """Make one call: ``stream`` asks for the whole result of a stream, ``unary`` for an answer."""
         if way == "stream":
@@ -102,7 +114,9 @@ async def stage(
     """Put the parts together.
 
     Route ``chat`` has the primary and the fallback; ``alone`` the primary; ``sized`` also a target between
-    the two that is of the primary's size. ``more`` are further keys of all providers.
+    the two that is of the primary's size. ``chosen`` and ``spread`` are ``chat`` and ``sized`` with a
+    fallback of their own and a strategy, whose first choice is the primary. ``more`` are further keys of all
+    providers.
     """
     fallback_wire = fallback_wire or wire
     keys = timers.provider_keys + more
@@ -123,6 +137,8 @@ async def stage(
               chat: {{targets: [a1, b1]}}
               alone: {{targets: [a1]}}
               sized: {{targets: [a1, same1, b1]}}
+              chosen: {{targets: [a1], strategy: weighted, fallback: [b1]}}
+              spread: {{targets: [{{target: a1, weight: 9}}, same1], strategy: weighted, fallback: [b1]}}
             telemetry: {{log: {{level: error}}}}
         """
         async with AsyncExitStack() as stack:

@@ -178,14 +178,14 @@ MIDWAY = [
 ]
 
 
-async def run(case: Case, wire: Wire, way: str) -> None:
+async def run(case: Case, wire: Wire, way: str, route: str) -> None:
     async with stage(wire, SHORT) as made, AsyncClient(made.served.target, max_attempts=1) as client:
         made.client = client
         for upstream, do, said in zip(
             (made.primary, made.same, made.fallback), case.do, ANSWERS, strict=True
         ):
             upstream.always(do(wire, said))
-        seen = await told(made.call(way, model="sized"))
+        seen = await told(made.call(way, model=route))
         _compare(case, seen)
         assert made.served.idle
         asked = {one.split()[0] for one in case.outcomes}
@@ -214,11 +214,17 @@ def _without_repeats(attempts: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(attempts))
 
 
+ROUTES = pytest.mark.parametrize("route", ["sized", "spread"])
+
+
+@ROUTES
 @pytest.mark.parametrize("case", BEFORE, ids=str)
-async def test_before_the_first_token(case: Case) -> None:
-    await together(*(run(case, wire, way) for wire in (OPENAI, GEMINI) for way in ("stream", "unary")))
+async def test_before_the_first_token(case: Case, route: str) -> None:
+    ways = ("stream", "unary")
+    await together(*(run(case, wire, way, route) for wire in (OPENAI, GEMINI) for way in ways))
 
 
+@ROUTES
 @pytest.mark.parametrize("case", MIDWAY, ids=str)
-async def test_after_it(case: Case) -> None:
-    await together(*(run(case, wire, "stream") for wire in (OPENAI, GEMINI)))
+async def test_after_it(case: Case, route: str) -> None:
+    await together(*(run(case, wire, "stream", route) for wire in (OPENAI, GEMINI)))

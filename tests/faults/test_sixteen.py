@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -17,6 +18,13 @@ from tests.faults.wires import WIRES
 async def test_the_promise_is_kept(scenario: Scenario) -> None:
     reports = await run_everywhere(scenario, SHORT)
     assert len(reports) == len(WIRES) * len(scenario.ways)
+    assert not [report for report in reports if report.complaints]
+
+
+@pytest.mark.parametrize("scenario", [s for s in SCENARIOS if "model" not in s.options], ids=str)
+async def test_a_route_by_a_strategy_keeps_it_too(scenario: Scenario) -> None:
+    chosen = replace(scenario, options={**scenario.options, "model": "chosen"})
+    reports = await run_everywhere(chosen, SHORT)
     assert not [report for report in reports if report.complaints]
 
 
