@@ -148,11 +148,16 @@ class CachingRouter:
             idempotency_key="",
         )
         question = digest("" if cache.across_keys else whose, what, route, asked)
-        return Ticket(self._name_key("cached", question), question, cache.ttl)
+        return Ticket(self._name_key("cached", question), question, cache.ttl, _terms(request.routing))
 
 
 def _what_is_asked(routing: Routing) -> Routing:
     return Routing(allowed_targets=routing.allowed_targets)
+
+
+def _terms(routing: Routing) -> str:
+    """Return what decides whether a fault ends a call: nobody's may end by what another one forbade."""
+    return digest(routing.allow_failover, routing.stream_recovery, routing.first_token_timeout)
 
 
 def _may_be_cached(request: Request) -> bool:

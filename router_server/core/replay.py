@@ -79,11 +79,24 @@ class MemoryShelf:
 
 @dataclass(frozen=True, slots=True)
 class Ticket:
-    """What is asked for: the key, a digest of the whole question, and how long its answer is kept."""
+    """What is asked for.
+
+    Attributes:
+        key: of the answer.
+        question: a digest of the whole of it.
+        ttl: seconds for which its answer is kept.
+        terms: how hard the router is to try; an answer on its way is shared by those with equal ones.
+    """
 
     key: str
     question: str
     ttl: float
+    terms: str = ""
+
+    @property
+    def flight(self) -> tuple[str, str]:
+        """What those who share an answer on its way have in common."""
+        return self.key, self.terms
 
 
 @dataclass(eq=False, slots=True)
@@ -120,7 +133,7 @@ class Replays:
     def __init__(self, shelf: Shelf, worth_keeping: Callable[[list[Any]], bool]) -> None:
         self._shelf = shelf
         self._worth_keeping = worth_keeping
-        self._flights: dict[str, _Flight] = {}
+        self._flights: dict[tuple[str, str], _Flight] = {}
         self._keeping: set[asyncio.Task[None]] = set()
 
     async def events(
@@ -136,7 +149,7 @@ class Replays:
             for event in kept:
                 yield event, True
             return
-        flight = self._flights.get(ticket.key)
+        flight = self._flights.get(ticket.flight)
         if flight is not None:
             _same(ticket, flight.ticket.question)
             async with aclosing(self._joined(flight)) as events:
@@ -176,7 +189,7 @@ class Replays:
         return tuple(events)
 
     def _take_off(self, ticket: Ticket, ask: Callable[[], AsyncGenerator[Any, None]]) -> _Flight:
-        flight = self._flights[ticket.key] = _Flight(ticket)
+        flight = self._flights[ticket.flight] = _Flight(ticket)
         flight.task = asyncio.create_task(self._fly(flight, ask), name=f"flight {ticket.key}")
         return flight
 
@@ -229,8 +242,8 @@ class Replays:
                 await asyncio.wait({flight.task})
 
     def _landed(self, flight: _Flight) -> None:
-        if self._flights.get(flight.ticket.key) is flight:
-            del self._flights[flight.ticket.key]
+        if self._flights.get(flight.ticket.flight) is flight:
+            del self._flights[flight.ticket.flight]
 
     def _keep(self, ticket: Ticket, events: list[StreamEvent]) -> None:
         kept = [event for event in events if not isinstance(event, Heartbeat)]
