@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from router_server.auth.key_set import Change, Keys, KeysError, data_of, keys_of
-from router_server.core.shared import UnreachableError
+from router_server.core.shared import UnreachableError, patient_for
 from router_server.state.store import Argument, Cells, Reply, Script, Store, key
 
 _ALL: Final = key("keys", "all")
@@ -19,6 +19,8 @@ _PLACE: Final = "the keys in Redis"
 _LASTING: Final = 10 * 365 * 86_400.0
 """Seconds, in memory, where nothing outlives the process."""
 _MOST_TRIES: Final = 10
+_PATIENCE: Final = 5.0
+"""Seconds that somebody who changes keys waits for Redis; a call would wait for 0.05."""
 
 _LUA: Final = """
 local version = tonumber(redis.call('GET', KEYS[2]) or '0')
@@ -76,11 +78,12 @@ class SharedKeys:
             KeysError: they cannot be read or written, or ``change`` raises it.
         """
         try:
-            for _ in range(_MOST_TRIES):
-                keys, version = await self._read()
-                text = json.dumps(data_of(change(keys)), separators=(",", ":"))
-                if await self._store.run(_WRITE, (_ALL, _VERSION), (version, text)) != [0]:
-                    return
+            with patient_for(_PATIENCE):
+                for _ in range(_MOST_TRIES):
+                    keys, version = await self._read()
+                    text = json.dumps(data_of(change(keys)), separators=(",", ":"))
+                    if await self._store.run(_WRITE, (_ALL, _VERSION), (version, text)) != [0]:
+                        return
         except UnreachableError:
             raise KeysError("Redis does not answer; see whether its address is right and it is up") from None
         raise KeysError(f"{_PLACE}: others change them all the time; try again")

@@ -6,7 +6,8 @@ memory. Refuses to know which of the two it is.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -65,6 +66,16 @@ _of_this_call: ContextVar[Patience | None] = ContextVar("patience", default=None
 def be_patient_once() -> None:
     """Let this task, and those it starts from now on, wait `CALL_PATIENCE` in all and not each time."""
     _of_this_call.set(Patience())
+
+
+@contextmanager
+def patient_for(seconds: float) -> Iterator[None]:
+    """Wait so long in all instead: for people's commands, which no call waits for."""
+    token = _of_this_call.set(Patience(seconds))
+    try:
+        yield
+    finally:
+        _of_this_call.reset(token)
 
 
 def patience() -> Patience:

@@ -98,11 +98,13 @@ async def until_refused(server: ServerProcess) -> float:
         async with aio.insecure_channel(server.target, options=options) as channel:
             try:
                 call = channel.unary_unary("/modelrouter.v1.ModelRouterService/ListModels", None, None)
-                await call(b"", timeout=5)
+                await call(b"", timeout=2)
             except aio.AioRpcError as error:
-                if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                if error.code() is grpc.StatusCode.UNAVAILABLE:
+                    return time.monotonic()
+                # Seen once in many runs: a call that came in the moment of the stop was answered by nobody.
+                if error.code() is not grpc.StatusCode.DEADLINE_EXCEEDED:
                     raise
-                return time.monotonic()
         await asyncio.sleep(0.02)
 
 
