@@ -21,6 +21,7 @@ from router_server.core.breaker import BreakerSettings, BreakerState
 from router_server.core.budget import Budget
 from router_server.core.checks import Checks, unreported
 from router_server.core.deadline import Timeouts
+from router_server.core.endings import Endings
 from router_server.core.engine_view import EngineView
 from router_server.core.funds import Ledger
 from router_server.core.limiter import Limiter, Limits
@@ -109,7 +110,7 @@ def assemble(
     loads = before.loads if before else LoadWatch[Upstream]((), checks.ask)
     speeds = before.speeds if before else SpeedBoard(clock)
     if any(route.strategy == "lowest_latency" for route in config.routes.values()):
-        observer = fan_out((observer, speeds))
+        observer = fan_out((observer, Endings(speeds.ended)))
     routing = Routing(targets, speeds, clock, shared)
     routes = tuple(
         heritage.route(config, name, targets) or heritage.seats(config, routing.route(name, route))

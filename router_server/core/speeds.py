@@ -1,17 +1,16 @@
 """How quick each target has lately been to begin: a moving average for each operation.
 
-An `Observer`, so that calls of routes which do not ask cost nothing. Refuses to know who is asked next.
+It is told of ends alone, so that calls of routes which do not ask cost nothing. Refuses to know who is next.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
 
 from router_server.core.errors import Outcome
-from router_server.core.observer import AttemptRecord, AttemptStart, CallRecord, CallStart, Failover
+from router_server.core.observer import AttemptRecord, CallRecord
 from router_server.core.types import Operation
 
 _NEWEST = 0.2
@@ -19,8 +18,6 @@ _NEWEST = 0.2
 
 _MOST = 4096
 """Targets that are remembered: callers who may name models directly can name any number."""
-
-_NO_HEADERS: Final[Mapping[str, str]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,25 +58,6 @@ class SpeedBoard:
         self._averages[key] = _Average(value, self._clock())
         if len(self._averages) > _MOST:
             del self._averages[next(iter(self._averages))]
-
-    def call(self, _start: CallStart) -> SpeedBoard:
-        """See a call."""
-        return self
-
-    def attempt(self, _start: AttemptStart) -> SpeedBoard:
-        """See an attempt."""
-        return self
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        """None."""
-        return _NO_HEADERS
-
-    def failed_over(self, failover: Failover) -> None:
-        """See a failover."""
-
-    def breaker_changed(self, target: str, provider: str, before: str, after: str) -> None:
-        """See a breaker."""
 
     def ended(self, record: CallRecord | AttemptRecord) -> None:
         """Take note of how long an attempt took."""

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
+from router_server.core.occupancy import Occupancy
 from router_server.core.plan import Candidate, Demand
 from router_server.core.types import ChatRequest, Operation
 
@@ -19,22 +20,6 @@ EXPLORED = 0.05
 
 _TYPICAL_ANSWER = 256
 """Tokens of an answer where nothing limits it to fewer: near the mean of LMSYS-Chat-1M, 215."""
-
-
-class Occupancy(Protocol):
-    """How busy a target is."""
-
-    @property
-    def has_room(self) -> bool:
-        """Tell whether a call would be served at once."""
-
-    @property
-    def is_full(self) -> bool:
-        """Tell whether a call could not even wait."""
-
-    @property
-    def load(self) -> int:
-        """How many calls it serves, and how many wait for it."""
 
 
 class Rank(Protocol):

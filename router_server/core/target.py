@@ -23,6 +23,7 @@ from router_server.core.hedge import Hedging
 from router_server.core.latency import Latencies
 from router_server.core.limiter import Gate, Limiter
 from router_server.core.load import Load
+from router_server.core.occupancy import Occupancy
 from router_server.core.own_limit import OwnLimit
 from router_server.core.pace import Pace
 from router_server.core.plan import Candidate, Demand, Strategy, ordered
@@ -304,7 +305,7 @@ class Target:
         )
 
 
-class Destination(Protocol):
+class Destination(Occupancy, Protocol):
     """What a route leads to: a `Target`, or one that several endpoints serve."""
 
     @property
@@ -334,18 +335,6 @@ class Destination(Protocol):
     @property
     def available(self) -> bool:
         """Tell whether a call would go there now."""
-
-    @property
-    def has_room(self) -> bool:
-        """Tell whether a call would be given a place at once."""
-
-    @property
-    def is_full(self) -> bool:
-        """Tell whether a call could not even wait for a place."""
-
-    @property
-    def load(self) -> int:
-        """How many calls it serves, and how many wait for it."""
 
     def candidate(self, demand: Demand) -> Candidate:
         """Return it as a plan sees it now, for this call."""

@@ -17,6 +17,7 @@ from typing import Any, Self
 from router_server.assembled import Assembly
 from router_server.assembly import assemble, prepare
 from router_server.config import Config, load
+from router_server.core.endings import Endings
 from router_server.core.observers import fan_out
 from router_server.core.results import ChatResult, Invocation
 from router_server.core.types import ChatRequest, Delta, DeltaKind, EmbedRequest, Generation, Message, Role
@@ -81,7 +82,7 @@ class Router:
     async def __aenter__(self) -> Self:
         await asyncio.to_thread(prepare, self._config, lambda _words: None)
         clock = asyncio.get_running_loop().time
-        assembly = assemble(self._config, fan_out((self._tally,)), clock, changed=lambda: None)
+        assembly = assemble(self._config, fan_out((Endings(self._tally.ended),)), clock, changed=lambda: None)
         assembly.begin()
         self._assembly = assembly
         self._checking = [

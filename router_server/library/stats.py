@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Final
 
 from router_server.core.errors import Outcome
-from router_server.core.observer import AttemptRecord, AttemptStart, CallRecord, CallStart, Failover
-
-_NO_HEADERS: Final[Mapping[str, str]] = {}
+from router_server.core.observer import AttemptRecord, CallRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +62,7 @@ class Stats:
 
 
 class Tally:
-    """Counts; an `Observer`."""
+    """Counts what `Endings` tells it."""
 
     def __init__(self) -> None:
         self._stats = Stats()
@@ -78,25 +75,6 @@ class Tally:
             for name, one in now.items()
         }
         return replace(self._stats, targets=targets)
-
-    def call(self, _start: CallStart) -> Tally:
-        """See a call."""
-        return self
-
-    def attempt(self, _start: AttemptStart) -> Tally:
-        """See an attempt."""
-        return self
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        """None."""
-        return _NO_HEADERS
-
-    def failed_over(self, failover: Failover) -> None:
-        """See a failover."""
-
-    def breaker_changed(self, target: str, provider: str, before: str, after: str) -> None:
-        """See a breaker."""
 
     def ended(self, record: CallRecord | AttemptRecord) -> None:
         """Count it."""
