@@ -167,6 +167,7 @@ async def running(
             lambda: line[0].current.copies() if line else (),
             reloads,
             budgets=lambda: kept[0].uses() if kept else (),
+            moves=lambda: line[0].current.moves() if line else (),
         )
         stack.push_async_callback(telemetry.shutdown)
         stack.push_async_callback(state.close)

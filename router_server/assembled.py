@@ -14,6 +14,7 @@ from router_server.config.tree import Config
 from router_server.core.checks import Checks
 from router_server.core.engine_view import EngineView
 from router_server.core.load import LoadWatch
+from router_server.core.moves import Moves
 from router_server.core.provider import ReportsLoad
 from router_server.core.replay import Shelf
 from router_server.core.service import CallRouter
@@ -83,6 +84,10 @@ class Assembly:
     def copies(self) -> Sequence[ShadowCount]:
         """Return what became of the copies of calls, by route."""
         return () if self.shadows is None else self.shadows.counts
+
+    def moves(self) -> Sequence[Moves]:
+        """Return what became of users who are allotted to targets, by route."""
+        return [route.allocation.moves for route in self.routes if route.allocation is not None]
 
     @property
     def heritage(self) -> Heritage:

@@ -82,6 +82,7 @@ class Routing:
             shared=self.shared,
             name_key=partial(key, _FEATURE, route, "seat"),
             shares_key=shares_key(route),
+            route=route,
         )
 
 

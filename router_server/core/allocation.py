@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from router_server.core.affinity import KeyOf
+from router_server.core.moves import Moves
 from router_server.core.plan import Candidate, Demand, Strategy
 from router_server.core.shared import SharedValues, UnreachableError
 from router_server.core.strategies import InTurn
@@ -37,6 +38,11 @@ class Seat:
 
     home: str
     stand_in: str = ""
+
+    @property
+    def place(self) -> str:
+        """Where the user's calls go now."""
+        return self.stand_in or self.home
 
     def pack(self) -> bytes:
         """Return it as it is kept; names have no white space."""
@@ -191,6 +197,10 @@ class Allocation:
         shared: where replicas keep the allotments, or None.
         name_key: from a user's digest to the key of the allotment.
         shares_key: where the shares are kept that were changed at run time.
+        route: the route's name.
+
+    Attributes:
+        moves: what became of users so far, by what this process decided.
     """
 
     def __init__(
@@ -204,6 +214,7 @@ class Allocation:
         shared: SharedValues | None = None,
         name_key: Callable[[str], str] = str,
         shares_key: str = "shares",
+        route: str = "",
     ) -> None:
         self._key_of = key_of
         self._homes = homes
@@ -213,11 +224,13 @@ class Allocation:
         self._shared = shared
         self._name_key = name_key
         self._shares_key = shares_key
+        self.moves = Moves(route)
         self._memory: OrderedDict[str, tuple[Seat, float]] = OrderedDict()
 
     def take_over(self, before: Allocation) -> None:
         """Leave users where ``before`` has put them; calls that it still serves are seen here too."""
         self._memory = before._memory
+        self.moves = before.moves
 
     async def recall(self, request: ChatRequest | EmbedRequest) -> Allotment | None:
         """Return the strategy of a call, or None where it belongs to nobody."""
@@ -234,14 +247,25 @@ class Allocation:
         if seat is None:
             return True
         self._remember(allotment.name, seat)
-        if seat == allotment.known or self._shared is None:
+        if seat == allotment.known:
             return True
+        holds = self._shared is None or await self._write(self._shared, allotment, seat)
+        if holds:
+            self._count(allotment.known, seat)
+        return holds
+
+    async def _write(self, shared: SharedValues, allotment: Allotment, seat: Seat) -> bool:
+        only_if_absent = not allotment.found
         try:
-            return await self._shared.put(
-                allotment.name, seat.pack(), self._ttl, only_if_absent=not allotment.found
-            )
+            return await shared.put(allotment.name, seat.pack(), self._ttl, only_if_absent=only_if_absent)
         except UnreachableError:
             return True
+
+    def _count(self, before: Seat | None, seat: Seat) -> None:
+        if before is None:
+            self.moves.allotted[seat.home] += 1
+        elif before.place != seat.place:
+            self.moves.moved[before.place, seat.place] += 1
 
     async def _find(self, name: str) -> Seat | None:
         if self._shared is None:

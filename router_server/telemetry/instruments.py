@@ -328,6 +328,20 @@ SHADOWS: Final = Metric(
     "Copies of a route's calls that were sent to its shadow, and dropped because its places were taken",
     (LABEL_ROUTE, LABEL_OUTCOME),
 )
+STICKY_ALLOTMENTS: Final = Metric(
+    "modelrouter.sticky.allotments",
+    _C,
+    "{user}",
+    "Users who were given a target by a route that is sticky",
+    (LABEL_ROUTE, LABEL_TARGET),
+)
+STICKY_MOVES: Final = Metric(
+    "modelrouter.sticky.moves",
+    _C,
+    "{move}",
+    "Times such a user was moved to another target because the own one was unwell, or back",
+    (LABEL_ROUTE, LABEL_FROM, LABEL_TO),
+)
 BUDGET_USED: Final = Metric(
     "modelrouter.budget.used",
     _G,

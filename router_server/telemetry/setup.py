@@ -34,6 +34,7 @@ from router_server.telemetry.copies import Copies, nothing_copied, observe_copie
 from router_server.telemetry.distributions import Distributions
 from router_server.telemetry.logs import LogFormat, Logs, configure
 from router_server.telemetry.metrics import Metrics, Snapshot
+from router_server.telemetry.moves import Moved, nobody_moved, observe_moves
 from router_server.telemetry.passthrough import Passthrough
 from router_server.telemetry.reloads import observe_reloads
 from router_server.telemetry.shared import Shared, nothing_shared, observe_shared
@@ -138,6 +139,7 @@ def build(
     reloads: Reloads | None = None,
     *,
     budgets: Uses = nothing_budgeted,
+    moves: Moved = nobody_moved,
 ) -> Telemetry:
     """Start logging, metrics and traces.
 
@@ -148,6 +150,7 @@ def build(
         copies: gives what became of the copies of calls, likewise.
         reloads: what came of reading the configuration again; None: it never is.
         budgets: gives how much of each budget is used, likewise.
+        moves: gives what became of users who are allotted to targets, likewise.
     """
     logs = configure(settings.log_format, settings.log_level)
     distributions = Distributions()
@@ -163,6 +166,7 @@ def build(
     if reloads is not None:
         observe_reloads(meter, reloads)
     observe_budgets(meter, budgets)
+    observe_moves(meter, moves)
     tracers = _tracer_provider(resource, exporters) if exporters else None
     tracing = _tracing(settings, tracers) if tracers else Passthrough()
 

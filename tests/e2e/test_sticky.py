@@ -17,6 +17,7 @@ from router_server.commands.exits import Exit
 from router_server.core import shared
 from tests.e2e.serving import Served, answer, chat, serving
 from tests.state.servers import SharedServer, shared_server
+from tests.telemetry.collector import Collector, attributes, collector
 from tests.upstream import Upstream, json_reply
 
 OK = json_reply(answer())
@@ -99,6 +100,28 @@ async def test_users_leave_a_target_that_fails_and_return_when_it_recovers(redis
                 while await asked(served, "u") == "b":
                     pass
             assert await asked(served, "u") == "a"
+
+
+async def test_allotments_and_moves_are_counted() -> None:
+    async with Upstream() as a, Upstream() as b, collector() as otlp:
+        a.always(OK)
+        b.always(OK)
+        text = configuration(a, b, "targets: [a], fallback: [b], sticky: {}")
+        async with serving(f"{text}\ntelemetry: {{otlp_endpoint: '{otlp.url}'}}\n") as served:
+            assert [await asked(served, user) for user in ("u", "v")] == ["a", "a"]
+            a.always(DOWN)
+            assert [await asked(served, "u") for _ in range(3)] == ["b", "b", "b"]
+            a.always(OK)
+            async with asyncio.timeout(10):
+                while await asked(served, "u") == "b":
+                    pass
+        assert counted(otlp, "modelrouter.sticky.allotments") == {("chat", "a"): 2}
+        assert counted(otlp, "modelrouter.sticky.moves") == {("chat", "a", "b"): 1, ("chat", "b", "a"): 1}
+
+
+def counted(otlp: Collector, name: str) -> dict[tuple[str, ...], int]:
+    points = otlp.metrics[name].sum.data_points
+    return {tuple(map(str, attributes(point.attributes).values())): point.as_int for point in points}
 
 
 async def test_shares_change_while_servers_run(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -16,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from router_server.core.budget import BudgetUse
 from router_server.core.engine import EngineState, EngineStatus
 from router_server.core.errors import Outcome, Reason
+from router_server.core.moves import Moves
 from router_server.core.observer import CallStart, RpcRecord, RpcStart
 from router_server.core.observers import fan_out, fan_out_rpc
 from router_server.core.provider import EngineLoad
@@ -298,8 +300,15 @@ async def test_every_metric_has_its_name_and_only_its_labels(otlp: Collector) ->
     targets = (*TARGETS, *ENGINES, TargetSnapshot("qwen", "local", process=process))
     copies = [ShadowCount("chat", sent=3, dropped=1)]
     uses = [BudgetUse("route/chat", "daily", 0.5)]
+    moves = [Moves("chat", Counter({"a": 2}), Counter({("a", "b"): 1}))]
     telemetry = build(
-        settings, lambda: targets, lambda: shared, lambda: copies, Reloads(), budgets=lambda: uses
+        settings,
+        lambda: targets,
+        lambda: shared,
+        lambda: copies,
+        Reloads(),
+        budgets=lambda: uses,
+        moves=lambda: moves,
     )
     embed = attempt_start(operation=Operation.EMBED, request=EMBED)
     drive(telemetry, failed(FIRST, Outcome.RATE_LIMITED), answered(replace(SECOND, hedge=True)))
