@@ -132,7 +132,12 @@ class Admission:
     def _check(self, route: str, principal: Principal | None) -> None:
         if principal is None:
             if self._authenticated:
-                raise RouterError(Reason.UNAUTHENTICATED, "The caller is not known here; show a key.")
+                raise RouterError(
+                    Reason.UNAUTHENTICATED,
+                    "This router serves known callers only, and nobody asked here who calls. "
+                    "Call where that is asked, at its gRPC port, and show a key, token or certificate.",
+                    metadata={"problem": "missing"},
+                )
             return
         if not principal.may_call(route):
             raise RouterError(

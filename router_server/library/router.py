@@ -55,7 +55,7 @@ class Router:
     """
 
     def __init__(self, config: Config) -> None:
-        self._config = config
+        self._config = _without_callers(config)
         self._tally = Tally()
         self._assembly: Assembly | None = None
         self._checking: list[asyncio.Task[None]] = []
@@ -194,6 +194,12 @@ class Router:
 
     def _route(self, model: str | None) -> str:
         return next(iter(self._config.routes)) if model is None else model
+
+
+def _without_callers(config: Config) -> Config:
+    """Return ``config`` with nothing in it that asks who calls, or counts what callers use."""
+    routes = {name: route.model_copy(update={"limits": None}) for name, route in config.routes.items()}
+    return config.model_copy(update={"auth": None, "limits": None, "routes": routes})
 
 
 def _invocation(timeout: float | None) -> Invocation:

@@ -67,12 +67,16 @@ def door(inside: Inside, limits: Limits | None = None, *, authenticated: bool = 
 
 async def ask_all(admission: Admission, invocation: Invocation) -> list[Reason | None]:
     """Return the reasons for which the three sorts of calls were refused, None where one was not."""
+    return [None if one is None else one.reason for one in await refusals(admission, invocation)]
+
+
+async def refusals(admission: Admission, invocation: Invocation) -> list[RouterError | None]:
 
     async def stream() -> None:
         async for _event in admission.stream(CHAT, invocation):
             pass
 
-    reasons: list[Reason | None] = []
+    errors: list[RouterError | None] = []
     for call in (
         admission.chat(CHAT, invocation),
         stream(),
@@ -80,15 +84,17 @@ async def ask_all(admission: Admission, invocation: Invocation) -> list[Reason |
     ):
         try:
             await call
-            reasons.append(None)
+            errors.append(None)
         except RouterError as error:
-            reasons.append(error.reason)
-    return reasons
+            errors.append(error)
+    return errors
 
 
 async def test_an_edge_that_asks_nobody_who_calls_lets_nobody_in() -> None:
     inside = Inside()
-    assert await ask_all(door(inside), Invocation("c")) == [Reason.UNAUTHENTICATED] * 3
+    errors = await refusals(door(inside), Invocation("c"))
+    assert [error is not None and error.reason for error in errors] == [Reason.UNAUTHENTICATED] * 3
+    assert [error is not None and error.metadata for error in errors] == [{"problem": "missing"}] * 3
     assert inside.calls == 0
 
 

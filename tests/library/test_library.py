@@ -40,6 +40,14 @@ def path(tmp_path: Path) -> Path:
     return file
 
 
+def test_what_a_server_asks_of_its_callers_is_not_asked(path: Path) -> None:
+    keys = f"[{{name: a, sha256: {'0' * 64}}}]"
+    limited = CONFIG.replace("targets: [d, t]", "targets: [d, t], limits: {requests_per_minute: 1}")
+    path.write_text(f"{limited}auth: {{api_keys: {keys}}}\nlimits: {{user: {{requests_per_minute: 1}}}}\n")
+    with Router.from_config(path) as router:
+        assert [router.chat("hi").target for _ in range(3)] == ["t"] * 3
+
+
 async def test_calls_are_routed_and_counted(path: Path) -> None:
     async with Router.from_config(path) as router:
         reply = await router.chat("hi")
