@@ -49,7 +49,7 @@ class CompatibleCheck:
         if status in UNKNOWN:
             return None
         well = well_if_ok(status)
-        decoded(_MODELS, body)
+        require_model_list(body)
         return well
 
     async def close(self) -> None:
@@ -89,6 +89,15 @@ class _Models(msgspec.Struct, gc=False):
 
 
 _MODELS: Final = msgspec.json.Decoder(_Models)
+
+
+def require_model_list(body: bytes) -> None:
+    """Look whether the body of an answer is a list of models, of whatever kind.
+
+    Raises:
+        UpstreamError: MALFORMED, ``not_json`` or ``wrong_shape``.
+    """
+    decoded(_MODELS, body)
 
 
 def _import_package() -> None:

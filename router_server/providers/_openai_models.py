@@ -14,7 +14,7 @@ import openai
 
 from router_server.core.errors import Outcome, UpstreamError
 from router_server.providers._failure import refused_check
-from router_server.providers._openai_check import UNKNOWN
+from router_server.providers._openai_check import UNKNOWN, require_model_list
 
 
 class ModelList:
@@ -51,15 +51,17 @@ class ModelList:
             UpstreamError: it does not answer as it should.
         """
         try:
-            await self._client.models.list(extra_headers=self._omit)
+            # Raw: of what is no list of models the package makes errors of its own code, or believes it.
+            answer = await self._client.models.with_raw_response.list(extra_headers=self._omit)
         except openai.APIStatusError as error:
             if error.status_code in UNKNOWN:
                 return None
             raise refused_check(error.status_code) from None
         except openai.APIConnectionError:
             raise UpstreamError(Outcome.UNAVAILABLE, "unreachable") from None
-        except (openai.OpenAIError, ValueError):
+        except (openai.OpenAIError, httpx2.HTTPError, ValueError):
             raise UpstreamError(Outcome.MALFORMED, "not_a_model_list") from None
+        require_model_list(answer.content)
         return True
 
     async def close(self) -> None:

@@ -22,6 +22,7 @@ from tests.upstream import (
     End,
     Reply,
     Upstream,
+    head,
     json_reply,
     reply,
     sse_reply,
@@ -62,6 +63,15 @@ answers_to_a_check = pytest.mark.parametrize(
         (json_reply({}, 302, {"Location": "/elsewhere"}), False),
         ((End.RESET,), False),
         (reply(b"<html>", 200), False),
+        (reply(b"<html>", 200, {"Content-Type": "text/html"}), False),
+        (reply(b"", 204), False),
+        (json_reply([]), False),
+        (json_reply("m"), False),
+        (json_reply(None), False),
+        (json_reply({"object": "list"}), False),
+        (json_reply({"data": "m"}), False),
+        (reply(b"[" * 10_000, 200), False),
+        ((head(headers={"Content-Length": "100"}) + b"{", End.CLOSE), False),
     ],
 )
 
