@@ -95,7 +95,7 @@ class Guard(aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in the 
         async def unary(data: bytes, context: Context) -> Any:
             async def answer(rpc: Rpc) -> Any:
                 response = await behaviour(_parse(method, data), context)
-                await self._delivery.announce(rpc, context)
+                self._delivery.sign(rpc, context)
                 return response
 
             return await self._guarded(name, context, answer)

@@ -46,7 +46,7 @@ def new_rpc(metadata: Mapping[str, str]) -> Rpc:
 
 
 def identity(rpc: Rpc) -> Metadata:
-    """Return what names this RPC: it goes out with the first message, or with the error."""
+    """Return what names this RPC: it goes ahead of a stream, and behind a unary answer or an error."""
     named = ((REQUEST_ID, rpc.request_id),)
     return (*named, ("x-trace-id", rpc.trace_id)) if rpc.trace_id else named
 

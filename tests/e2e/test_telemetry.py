@@ -108,7 +108,7 @@ async def test_a_call_without_a_trace_begins_one_and_tells_its_caller() -> None:
         a.always(json_reply(answer()))
         call = it.stub.Chat(chat())
         await call
-        metadata = dict(await call.initial_metadata())
+        metadata = dict(await call.trailing_metadata())
         assert a.requests[0].headers["traceparent"].split("-")[1] == metadata["x-trace-id"]
     rpc = of_kind(otlp, Span.SPAN_KIND_SERVER)
     assert rpc.trace_id.hex() == metadata["x-trace-id"]

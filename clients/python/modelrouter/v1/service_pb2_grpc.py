@@ -36,8 +36,8 @@ class ModelRouterServiceStub:
     together; without one the server's own applies (120 s, streams 600 s, both configurable).
 
     Metadata in: traceparent and tracestate carry on the caller's trace, x-request-id names the call.
-    Metadata out: x-request-id and x-trace-id first; x-router-target, and x-fallback-model where it
-    was not the first choice, last.
+    Metadata out: x-request-id and x-trace-id, ahead of a stream and in the trailers of everything
+    else; x-router-target, and x-fallback-model where it was not the first choice, in the trailers.
     """
 
     def __init__(self, channel):
@@ -77,8 +77,8 @@ class ModelRouterServiceServicer:
     together; without one the server's own applies (120 s, streams 600 s, both configurable).
 
     Metadata in: traceparent and tracestate carry on the caller's trace, x-request-id names the call.
-    Metadata out: x-request-id and x-trace-id first; x-router-target, and x-fallback-model where it
-    was not the first choice, last.
+    Metadata out: x-request-id and x-trace-id, ahead of a stream and in the trailers of everything
+    else; x-router-target, and x-fallback-model where it was not the first choice, in the trailers.
     """
 
     def Chat(self, request, context):
@@ -155,8 +155,8 @@ class ModelRouterService:
     together; without one the server's own applies (120 s, streams 600 s, both configurable).
 
     Metadata in: traceparent and tracestate carry on the caller's trace, x-request-id names the call.
-    Metadata out: x-request-id and x-trace-id first; x-router-target, and x-fallback-model where it
-    was not the first choice, last.
+    Metadata out: x-request-id and x-trace-id, ahead of a stream and in the trailers of everything
+    else; x-router-target, and x-fallback-model where it was not the first choice, in the trailers.
     """
 
     @staticmethod

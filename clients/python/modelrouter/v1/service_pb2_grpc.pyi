@@ -37,8 +37,8 @@ class ModelRouterServiceStub:
     together; without one the server's own applies (120 s, streams 600 s, both configurable).
 
     Metadata in: traceparent and tracestate carry on the caller's trace, x-request-id names the call.
-    Metadata out: x-request-id and x-trace-id first; x-router-target, and x-fallback-model where it
-    was not the first choice, last.
+    Metadata out: x-request-id and x-trace-id, ahead of a stream and in the trailers of everything
+    else; x-router-target, and x-fallback-model where it was not the first choice, in the trailers.
     """
 
     @_typing.overload
@@ -73,8 +73,8 @@ class ModelRouterServiceAsyncStub(ModelRouterServiceStub):
     together; without one the server's own applies (120 s, streams 600 s, both configurable).
 
     Metadata in: traceparent and tracestate carry on the caller's trace, x-request-id names the call.
-    Metadata out: x-request-id and x-trace-id first; x-router-target, and x-fallback-model where it
-    was not the first choice, last.
+    Metadata out: x-request-id and x-trace-id, ahead of a stream and in the trailers of everything
+    else; x-router-target, and x-fallback-model where it was not the first choice, in the trailers.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -105,8 +105,8 @@ class ModelRouterServiceServicer(metaclass=_abc_1.ABCMeta):
     together; without one the server's own applies (120 s, streams 600 s, both configurable).
 
     Metadata in: traceparent and tracestate carry on the caller's trace, x-request-id names the call.
-    Metadata out: x-request-id and x-trace-id first; x-router-target, and x-fallback-model where it
-    was not the first choice, last.
+    Metadata out: x-request-id and x-trace-id, ahead of a stream and in the trailers of everything
+    else; x-router-target, and x-fallback-model where it was not the first choice, in the trailers.
     """
 
     @_abc_1.abstractmethod
