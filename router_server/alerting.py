@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Final
 
@@ -21,6 +20,7 @@ from router_server.core.breaker import BreakerState
 from router_server.core.outages import Outages, Turn
 from router_server.core.shared import SharedValues
 from router_server.core.target import Destination
+from router_server.spending.thresholds import Thresholds
 from router_server.state.store import key
 
 Targets = Callable[[], Mapping[str, Destination]]
@@ -42,10 +42,13 @@ class Webhook:
     Args:
         url: whoever knows it may write there, so it is shown to nobody.
         first_pause: seconds before it is tried again, doubling.
+
+    Attributes:
+        url: may change; what is being tried again goes to the new one.
     """
 
     def __init__(self, url: str, first_pause: float = _FIRST_PAUSE) -> None:
-        self._url = url
+        self.url = url
         self._first_pause = first_pause
         self._session = aiohttp.ClientSession(timeout=_TIMEOUT, trust_env=False)
 
@@ -67,7 +70,7 @@ class Webhook:
 
     async def _send(self, text: str) -> str:
         try:
-            async with self._session.post(self._url, json={"text": text}, allow_redirects=False) as answer:
+            async with self._session.post(self.url, json={"text": text}, allow_redirects=False) as answer:
                 return "" if answer.status in _OK else f"http_{answer.status}"
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             return type(error).__name__
@@ -87,6 +90,11 @@ class Watch:
         self._webhook = Webhook(config.webhook.get_secret_value())
         self._outages = Outages(config.after, asyncio.get_running_loop().time)
         self.alerts = Alerts(values, partial(key, "alerts"), self._webhook.tell)
+
+    def change(self, config: AlertsConfig) -> None:
+        """Go by ``config`` from now on; what was told stays told."""
+        self._webhook.url = config.webhook.get_secret_value()
+        self._outages.patience = config.after
 
     async def run(self) -> None:
         """Look until cancelled."""
@@ -128,19 +136,55 @@ def _why(target: Destination) -> str:
     return f": {', '.join(told)}"
 
 
-@asynccontextmanager
-async def alerts_sent(
-    config: AlertsConfig | None, targets: Targets, values: SharedValues
-) -> AsyncIterator[Alerts | None]:
-    """Watch ``targets`` while the context lasts; give what others may raise alerts with, None: nobody."""
-    if config is None:
-        yield None
-        return
-    watch = Watch(config, targets, values)
-    task = asyncio.create_task(watch.run(), name="alerts")
-    try:
-        yield watch.alerts
-    finally:
-        task.cancel()
-        await asyncio.wait({task})
-        await watch.close()
+class Alerting:
+    """People are told as the configuration of the moment says: nobody, where it says nothing of that.
+
+    Args:
+        targets: gives them by name, as they are now.
+        values: what replicas share, or this process's own.
+        thresholds: tells of budgets.
+    """
+
+    def __init__(self, targets: Targets, values: SharedValues, thresholds: Thresholds) -> None:
+        self._targets = targets
+        self._values = values
+        self._thresholds = thresholds
+        self._watch: Watch | None = None
+        self._looking: asyncio.Task[None] | None = None
+        self._ending: set[asyncio.Task[None]] = set()
+
+    @property
+    def alerts(self) -> Alerts | None:
+        """What others may tell people by; None: nobody is told."""
+        return None if self._watch is None else self._watch.alerts
+
+    def follow(self, config: AlertsConfig | None) -> None:
+        """Go by ``config`` from now on. Takes no time."""
+        if config is None:
+            self._end()
+        elif self._watch is None:
+            self._watch = Watch(config, self._targets, self._values)
+            self._looking = asyncio.create_task(self._watch.run(), name="alerts")
+        else:
+            self._watch.change(config)
+        self._thresholds.change(config.budget if config else (), self.alerts)
+
+    async def close(self) -> None:
+        """Tell nobody any more, and close every connection."""
+        self._end()
+        while self._ending:
+            await asyncio.wait(self._ending)
+
+    def _end(self) -> None:
+        watch, looking = self._watch, self._looking
+        self._watch = self._looking = None
+        if watch is not None and looking is not None:
+            looking.cancel()
+            task = asyncio.create_task(_ended(watch, looking), name="end of alerts")
+            self._ending.add(task)
+            task.add_done_callback(self._ending.discard)
+
+
+async def _ended(watch: Watch, looking: asyncio.Task[None]) -> None:
+    await asyncio.wait({looking})
+    await watch.close()

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from router_server.alerting import alerts_sent
+from router_server.alerting import Alerting
 from router_server.assembled import Assembly
 from router_server.assembly import assemble, prepare
 from router_server.auth.current import CurrentCallers
+from router_server.background import background
 from router_server.config.secrets import secrets_of
-from router_server.config.tree import Config, ServerConfig
-from router_server.core.alerts import Alerts
+from router_server.config.tree import Config
 from router_server.core.funds import Ledger
 from router_server.core.observers import fan_out, fan_out_rpc
 from router_server.core.reloads import Reloads
@@ -28,7 +28,7 @@ from router_server.rpc.binding import BindError, TlsError
 from router_server.rpc.current import CallHolder
 from router_server.rpc.health import HealthBoard
 from router_server.rpc.server import RpcServer
-from router_server.rpc.settings import ServerSettings, Tls
+from router_server.settings import server_settings, telemetry_settings
 from router_server.showing import show_health
 from router_server.signals import hangup_signal, stop_signals
 from router_server.spending.ledger import BudgetLedger
@@ -37,7 +37,7 @@ from router_server.spending.thresholds import Thresholds
 from router_server.state.opening import State, open_state
 from router_server.state.windows import SharedQuotas
 from router_server.succession import Make, Succession
-from router_server.telemetry import Telemetry, TelemetrySettings, build, register_secret
+from router_server.telemetry import Telemetry, build, register_secret
 from router_server.workers import Task
 
 Announce = Callable[[str], None]
@@ -51,7 +51,7 @@ class StartError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A server that serves. ``http_port`` is 0 where no HTTP is served; ``alerts`` None: nobody is told."""
+    """A server that serves. ``http_port`` is 0 where no HTTP is served."""
 
     succession: Succession
     callers: CurrentCallers
@@ -60,9 +60,10 @@ class Running:
     health: HealthBoard
     state: State
     quotas: SharedQuotas
+    alerting: Alerting
+    telemetry: Telemetry
+    ledger: BudgetLedger
     http_port: int = 0
-    alerts: Alerts | None = None
-    ledger: BudgetLedger | None = None
 
     @property
     def assembly(self) -> Assembly:
@@ -84,6 +85,9 @@ class Running:
         self.succession.follow()
         self.callers.follow()
         self.rpc.know_callers_by(self.callers.authenticator)
+        config = self.assembly.config
+        self.alerting.follow(config.alerts)
+        self.telemetry.change_log(config.telemetry.log.format, config.telemetry.log.level)
         self.reloads.noted(ok=True)
 
     async def refuse(self) -> None:
@@ -161,7 +165,7 @@ async def running(
         line: list[Succession] = []
         kept: list[BudgetLedger] = []
         telemetry = build(
-            _telemetry_settings(config),
+            telemetry_settings(config),
             lambda: line[0].current.snapshot() if line else (),
             state.snapshot,
             lambda: line[0].current.copies() if line else (),
@@ -179,7 +183,7 @@ async def running(
                 engines_running(config, announce, impatient or asyncio.Event())
             )
         )
-        thresholds = Thresholds(config.alerts.budget if config.alerts else ())
+        thresholds = Thresholds()
         stack.push_async_callback(thresholds.close)
         ledger = await stack.enter_async_context(budgets_kept(config, state, thresholds.heard))
         kept.append(ledger)
@@ -200,21 +204,35 @@ async def running(
         await stack.enter_async_context(engines_seen(first.engines, engines))
         health = HealthBoard()
         observer = fan_out_rpc(telemetry.rpc_observers)
-        settings = _server_settings(config.server, reuse_port=worker is not None)
+        settings = server_settings(config.server, reuse_port=worker is not None)
         rpc = RpcServer(settings, succession.door, health, observer, authenticator=callers.authenticator)
         http_port = await _start_http(config, telemetry, health, stack, worker)
         await _start(rpc)
         stack.push_async_callback(rpc.stop)
-        await stack.enter_async_context(_background(state.run(), "shared state"))
-        await stack.enter_async_context(_background(first.checks.run(), "active checks"))
-        await stack.enter_async_context(_background(first.loads.run(), "engine loads"))
-        alerts = await stack.enter_async_context(
-            alerts_sent(config.alerts, lambda: succession.current.destinations, state.shared)
-        )
-        thresholds.alerts = alerts
+        for work, name in (
+            (state.run(), "shared state"),
+            (first.checks.run(), "active checks"),
+            (first.loads.run(), "engine loads"),
+        ):
+            await stack.enter_async_context(background(work, name))
+        alerting = Alerting(lambda: succession.current.destinations, state.shared, thresholds)
+        stack.push_async_callback(alerting.close)
+        alerting.follow(config.alerts)
         showing = show_health(lambda: succession.current, state, reloads, health, changed)
-        await stack.enter_async_context(_background(showing, "health"))
-        yield Running(succession, callers, reloads, rpc, health, state, quotas, http_port, alerts, ledger)
+        await stack.enter_async_context(background(showing, "health"))
+        yield Running(
+            succession,
+            callers,
+            reloads,
+            rpc,
+            health,
+            state,
+            quotas,
+            alerting,
+            telemetry,
+            ledger,
+            http_port,
+        )
 
 
 async def _start_http(
@@ -283,52 +301,10 @@ async def _start(rpc: RpcServer) -> None:
         raise StartError(str(error)) from None
 
 
-def _server_settings(server: ServerConfig, *, reuse_port: bool) -> ServerSettings:
-    tls = server.tls
-    return ServerSettings(
-        listen=server.listen,
-        health_listen=server.health_listen,
-        tls=None if tls is None else Tls(tls.cert, tls.key, tls.client_ca),
-        reflection=server.reflection,
-        reuse_port=reuse_port,
-        max_receive_bytes=server.max_receive_bytes,
-        max_send_bytes=server.max_send_bytes,
-        longest_stream=server.deadline.stream,
-    )
-
-
-def _telemetry_settings(config: Config) -> TelemetrySettings:
-    telemetry = config.telemetry
-    return TelemetrySettings(
-        service_name=telemetry.service_name,
-        otlp_endpoint=telemetry.otlp_endpoint,
-        sample_ratio=telemetry.sample_ratio,
-        record_content=telemetry.record_content,
-        log_format=telemetry.log.format,
-        log_level=telemetry.log.level,
-    )
-
-
 async def _prepare(config: Config, announce: Announce) -> None:
     for secret in secrets_of(config):
         register_secret(secret)
     await asyncio.to_thread(prepare, config, announce)
-
-
-@asynccontextmanager
-async def _background(work: Coroutine[None, None, None], name: str) -> AsyncIterator[None]:
-    task = asyncio.create_task(work, name=name)
-    task.add_done_callback(_log_unexpected_end)
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.wait({task})
-
-
-def _log_unexpected_end(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and (error := task.exception()) is not None:
-        _log.critical("The task %s ended: the server goes on without it.", task.get_name(), exc_info=error)
 
 
 @asynccontextmanager
@@ -337,8 +313,6 @@ async def reloaded(reloader: Reloader, hung_up: asyncio.Event) -> AsyncIterator[
     every, path = reloader.config.server.watch_config, reloader.path
     async with AsyncExitStack() as stack:
         if path is not None and every is not None:
-            await stack.enter_async_context(
-                _background(watch(path, every, hung_up.set), "configuration file")
-            )
-        await stack.enter_async_context(_background(reloader.run(hung_up), "reload"))
+            await stack.enter_async_context(background(watch(path, every, hung_up.set), "configuration file"))
+        await stack.enter_async_context(background(reloader.run(hung_up), "reload"))
         yield

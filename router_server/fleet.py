@@ -59,8 +59,8 @@ async def _serve(
 ) -> None:
     count = config.server.workers
     async with AsyncExitStack() as stack:
-        log = config.telemetry.log
-        stack.callback(configure(log.format, log.level).close)
+        logs = configure(config.telemetry.log.format, config.telemetry.log.level)
+        stack.callback(logs.close)
         for secret in secrets_of(config):
             register_secret(secret)
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="modelrouter-")))
@@ -80,6 +80,7 @@ async def _serve(
             await asyncio.to_thread(prepare, wanted, _log.info)
             await workers.give(_shares(wanted, address))
             await workers.give([Step.FOLLOW] * count)
+            logs.change(wanted.telemetry.log.format, wanted.telemetry.log.level)
 
         async def refuse() -> None:
             with suppress(SetupError):  # one has ended, which is told elsewhere

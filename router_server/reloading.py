@@ -11,20 +11,23 @@ import logging
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from router_server.config import Config, ConfigError, Problem, ServerConfig
+from router_server.config import Config, ConfigError, Problem
 from router_server.config.problems import dotted
 from router_server.config.references import check
 from router_server.engines.wanted import engine_of
 from router_server.providers import SetupError
 
-_LIVE_KEYS: Final = frozenset({"allow_direct", "deadline", "drain_delay", "drain_grace"})
-"""Of ``server``: what can change while it runs."""
+_LIVE_KEYS: Final = {
+    "server": frozenset({"allow_direct", "deadline", "drain_delay", "drain_grace"}),
+    "telemetry": frozenset({"log"}),
+}
+"""Of these sections: what can change while the server runs."""
 
 _NAMED: Final = ("providers", "targets", "routes")
 """The sections of named entries."""
-_FIXED_SECTIONS: Final = ("redis", "alerts", "telemetry")
+_FIXED_SECTIONS: Final = ("redis",)
 
 _log = logging.getLogger(__name__)
 
@@ -53,16 +56,17 @@ def settled(running: Config, wanted: Config) -> tuple[Config, tuple[str, ...]]:
         ConfigError: with what stays, it makes no sense.
         RefusedError: it asks for what only a new start can give.
     """
-    fixed = [key for key in ServerConfig.model_fields if key not in _LIVE_KEYS]
-    differ = [key for key in fixed if getattr(running.server, key) != getattr(wanted.server, key)]
-    sections = [key for key in _FIXED_SECTIONS if getattr(running, key) != getattr(wanted, key)]
-    server = wanted.server.model_copy(update={key: getattr(running.server, key) for key in fixed})
-    config = wanted.model_copy(
-        update={"server": server, **{key: getattr(running, key) for key in _FIXED_SECTIONS}}
-    )
+    staying = [key for key in _FIXED_SECTIONS if getattr(running, key) != getattr(wanted, key)]
+    updates: dict[str, Any] = {key: getattr(running, key) for key in _FIXED_SECTIONS}
+    for section, live in _LIVE_KEYS.items():
+        was, now = getattr(running, section), getattr(wanted, section)
+        fixed = {key: getattr(was, key) for key in type(was).model_fields if key not in live}
+        staying += [f"{section}.{key}" for key in fixed if fixed[key] != getattr(now, key)]
+        updates[section] = now.model_copy(update=fixed)
+    config = wanted.model_copy(update=updates)
     _check_whole(config)
     _check_engines(running, config)
-    return config, (*(f"server.{key}" for key in differ), *sections)
+    return config, tuple(staying)
 
 
 def _check_whole(config: Config) -> None:

@@ -30,10 +30,13 @@ class Outages:
     Args:
         patience: seconds for which a target must be out of service, or in service again, before it counts.
         clock: monotonic seconds.
+
+    Attributes:
+        patience: may change at any time.
     """
 
     def __init__(self, patience: float, clock: Callable[[], float]) -> None:
-        self._patience = patience
+        self.patience = patience
         self._clock = clock
         self._targets: dict[str, _Target] = {}
 
@@ -43,7 +46,7 @@ class Outages:
         target = self._targets.setdefault(name, _Target(since=now))
         if serving is not None and serving != target.serving:
             target.serving, target.since = serving, now
-        if now - target.since < self._patience or target.told_down is not target.serving:
+        if now - target.since < self.patience or target.told_down is not target.serving:
             return None
         target.told_down = not target.serving
         return Turn.BACK if target.serving else Turn.DOWN

@@ -17,28 +17,31 @@ _WHOLE: Final = 1.0
 class Thresholds:
     """Looks at what is heard of budgets.
 
-    Args:
-        shares: at which people are told, more than 0 and at most 1. The whole counts as reached once a call
-            did not fit: what is reserved keeps the sum from ever being spent to the last cent.
-
-    Attributes:
-        alerts: tells people, once there is something that does.
+    The whole of a budget counts as reached once a call did not fit: what is reserved keeps the sum from ever
+    being spent to the last cent.
     """
 
-    def __init__(self, shares: Sequence[float]) -> None:
-        self._shares = sorted(shares)
+    def __init__(self) -> None:
+        self._shares: Sequence[float] = ()
         self._told: dict[tuple[str, str], int] = {}
         self._telling: set[asyncio.Task[None]] = set()
-        self.alerts: Alerts | None = None
+        self._alerts: Alerts | None = None
+
+    def change(self, shares: Sequence[float], alerts: Alerts | None) -> None:
+        """From now on tell people through ``alerts``, None: nobody, at ``shares``: above 0, at most 1."""
+        self._shares = sorted(shares)
+        self._alerts = alerts
+        # What was told before is told once all the same: alerts know what they are about.
+        self._told.clear()
 
     def heard(self, account: Account) -> None:
         """Take note of an account of which something new is known. Never waits."""
-        if self.alerts is None:
+        if self._alerts is None:
             return
         name = (account.budget.subject, account.period.name)
         told = self._told.get(name, 0)
         while told < len(self._shares) and _reached(account, self._shares[told]):
-            self._tell(self.alerts, account, self._shares[told])
+            self._tell(self._alerts, account, self._shares[told])
             told += 1
             self._told[name] = told
 

@@ -39,11 +39,24 @@ _log = logging.getLogger(__name__)
 class Logs:
     """The configured log; `close` writes what is queued and gives the root logger back."""
 
-    def __init__(self, outlet: _Outlet, writer: _Writer) -> None:
+    def __init__(self, stream: TextIO) -> None:
         root = logging.getLogger()
-        self._outlet = outlet
-        self._writer = writer
+        self._stream = stream
+        self._writer = _Writer(stream)
+        self._outlet = _Outlet(self._writer)
+        self._outlet.addFilter(_Seldom())
         self._before = root.handlers[:], root.level
+        root.handlers[:] = [self._outlet]
+
+    def change(self, log_format: LogFormat, level: str) -> None:
+        """Write in another form, or more or less than before; arguments as those of `configure`."""
+        as_text = log_format == "text" or (log_format == "auto" and self._stream.isatty())
+        self._writer.form = text_for(self._stream) if as_text else json_line
+        root = logging.getLogger()
+        root.setLevel(level.upper())
+        chatty = logging.WARNING if root.level > logging.DEBUG else logging.NOTSET
+        for name in _CHATTY:
+            logging.getLogger(name).setLevel(chatty)
 
     def say(self, logger: logging.Logger, level: int, message: str, fields: dict[str, Any]) -> None:
         """Write a line without the detours of `logging`, which take 20 µs.
@@ -69,17 +82,8 @@ def configure(log_format: LogFormat = "auto", level: str = "info", stream: TextI
         level: debug, info, warning, error or critical.
         stream: where lines go.
     """
-    stream = sys.stderr if stream is None else stream
-    as_text = log_format == "text" or (log_format == "auto" and stream.isatty())
-    writer = _Writer(stream, text_for(stream) if as_text else json_line)
-    outlet = _Outlet(writer)
-    outlet.addFilter(_Seldom())
-    logs = Logs(outlet, writer)
-    root = logging.getLogger()
-    root.handlers[:] = [outlet]
-    root.setLevel(level.upper())
-    for name in _CHATTY:
-        logging.getLogger(name).setLevel(logging.WARNING if root.level > logging.DEBUG else logging.NOTSET)
+    logs = Logs(sys.stderr if stream is None else stream)
+    logs.change(log_format, level)
     return logs
 
 
@@ -125,9 +129,9 @@ class _Writer:
     A thread that is woken for every line costs 60 µs for each.
     """
 
-    def __init__(self, stream: TextIO, form: Callable[[Line], str]) -> None:
+    def __init__(self, stream: TextIO) -> None:
         self._stream = stream
-        self._form = form
+        self.form: Callable[[Line], str] = json_line
         self._lines: deque[Line] = deque()
         self._news = threading.Event()
         self._closing = threading.Event()
@@ -168,7 +172,7 @@ class _Writer:
 
     def _formed(self, line: Line) -> str:
         try:
-            return self._form(redacted(line))
+            return self.form(redacted(line))
         except Exception as error:  # noqa: BLE001 - whatever somebody logs must not end the log
             return json_line(Line(line.created, logging.ERROR, _log.name, f"not written: {type(error)}"))
 

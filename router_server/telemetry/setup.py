@@ -99,6 +99,10 @@ class Telemetry:
         encode, content_type = choose_encoder(accept)
         return encode(self.registry), content_type
 
+    def change_log(self, log_format: LogFormat, level: str) -> None:
+        """Log in another form, or more or less than before."""
+        self._logs.change(log_format, level)
+
     async def shutdown(self, within: float = _FLUSH_TIMEOUT) -> None:
         """Send what is still to be sent, for at most ``within`` seconds, then end the log."""
         if not await _finished(self._flush, within):

@@ -91,7 +91,7 @@ async def test_others_may_tell_people_something_too() -> None:
         a.always(json_reply({"object": "list", "data": []}))
         hook.always(json_reply({}))
         async with serving(configuration(a, b, hook)) as served, asyncio.timeout(30):
-            alerts = served.server.alerts
+            alerts = served.server.alerting.alerts
             assert alerts is not None
             for _ in range(2):
                 await alerts.raised("budget/team/0.8", "Team has spent 80 % of its budget.", life=60.0)

@@ -148,7 +148,7 @@ async def test_what_cannot_change_is_named_and_stays(tmp_path: Path) -> None:
             + parts.replace("\n        ", "\n")
         )
         said = await it.hang_up()
-        assert "restart for them: server.workers, redis" in said
+        assert "restart for them: redis, server.workers" in said
         assert await it.ask() == "after"
 
 
