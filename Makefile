@@ -24,7 +24,7 @@ MAKEFLAGS += --no-print-directory
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
 .PHONY: help run test test-oldest test-vllm soak faults guard bench bench-full bench-vllm bench-peers check proto check-proto \
-	docs check-docs check-go baseline lock clean
+	docs prices check-docs check-go baseline lock clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -74,6 +74,9 @@ check: .venv/.dev check-proto check-docs ## run every check that is not a test
 docs: .venv/.dev ## bring the generated parts of docs/ up to date
 	$(BIN)/python -m router_server.providers.matrix --write
 	$(BIN)/python -m router_server.config.key_table docs/configuration.md
+
+prices: .venv/.dev ## write the table of published prices anew, from what genai-prices says
+	$(BIN)/python -m router_server.price_list
 
 check-docs: .venv/.dev ## check that the generated parts of docs/ are what `make docs` writes
 	$(BIN)/python -m router_server.providers.matrix --check

@@ -7,17 +7,13 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable
-from dataclasses import dataclass
-from decimal import Decimal
 
 from router_server.config.tree import Config, PriceConfig
 from router_server.core.target import no_price
 from router_server.core.types import Usage
+from router_server.price_list import PUBLISHERS, Rates, published
 
 Cost = Callable[[Usage], int | None]
-
-_PUBLISHERS = {"openai": "openai", "gemini": "google"}
-"""Provider kinds whose prices are public, and what the price list calls them."""
 
 _NANO = 10**9
 
@@ -32,7 +28,7 @@ def cost_function(kind: str, model: str, price: PriceConfig | None) -> Cost:
     """
     if price is not None:
         return _configured(price)
-    publisher = _PUBLISHERS.get(kind)
+    publisher = PUBLISHERS.get(kind)
     return no_price if publisher is None else _published(publisher, model)
 
 
@@ -64,65 +60,24 @@ def _configured(price: PriceConfig) -> Cost:
     return cost
 
 
-@dataclass(frozen=True, slots=True)
-class _Rates:
-    """Nano-USD: of a request, and of one token of each kind."""
-
-    request: Decimal
-    input: Decimal
-    output: Decimal
-    cache_read: Decimal
-    cache_write: Decimal
-
-    def cost(self, usage: Usage) -> int:
-        # A part larger than the whole is an upstream's to get wrong, and must not make a price negative.
-        read = min(usage.cache_read_input_tokens, usage.input_tokens)
-        written = min(usage.cache_write_input_tokens, usage.input_tokens - read)
-        return int(
-            self.request
-            + self.input * (usage.input_tokens - read - written)
-            + self.output * usage.output_tokens
-            + self.cache_read * read
-            + self.cache_write * written
-        )
-
-
 def _published(publisher: str, model: str) -> Cost:
-    """Return the function of a published price.
-
-    The library's own takes 70 µs, as it derives the rates of the model anew for every usage; here they are
-    derived once, from what it says of one token, and a usage takes 1 µs.
-    """
-    import genai_prices  # noqa: PLC0415 - a quarter of a second, which only these kinds need
-
-    try:
-        found = genai_prices.calc_price(genai_prices.Usage(), model_ref=model, provider_id=publisher)
-    except LookupError:
-        return no_price
-    price = found.model_price
-
-    def nano_usd(tokens: int, **counts: int) -> Decimal:
-        usage = genai_prices.Usage(**{"input_tokens": tokens, "output_tokens": 0, **counts})
-        total: Decimal = price.calc_price(usage)["total_price"]
-        return total * _NANO
-
-    def rates(above: int) -> _Rates:
-        tokens, request = above + 1, nano_usd(0)
-        plain = nano_usd(tokens)
-        return _Rates(
-            request,
-            input=(plain - request) / tokens,
-            output=nano_usd(tokens, output_tokens=1) - plain,
-            cache_read=(nano_usd(tokens, cache_read_tokens=tokens) - request) / tokens,
-            cache_write=(nano_usd(tokens, cache_write_tokens=tokens) - request) / tokens,
-        )
-
-    tiered = [value for value in vars(price).values() if isinstance(value, genai_prices.types.TieredPrices)]
-    # A tier's rates hold for all tokens of a call that has more input tokens than the tier's start.
-    starts = sorted({tier.start for value in tiered for tier in value.tiers})
-    tiers = [rates(above) for above in (0, *starts)]
+    tiers = published(publisher, model)
+    starts = [tier.start for tier in tiers[1:]]
 
     def cost(usage: Usage) -> int:
-        return tiers[bisect_left(starts, usage.input_tokens)].cost(usage)
+        return _cost(tiers[bisect_left(starts, usage.input_tokens)], usage)
 
-    return cost
+    return cost if tiers else no_price
+
+
+def _cost(rates: Rates, usage: Usage) -> int:
+    # A part larger than the whole is an upstream's to get wrong, and must not make a price negative.
+    read = min(usage.cache_read_input_tokens, usage.input_tokens)
+    written = min(usage.cache_write_input_tokens, usage.input_tokens - read)
+    return int(
+        rates.request
+        + rates.input * (usage.input_tokens - read - written)
+        + rates.output * usage.output_tokens
+        + rates.cache_read * read
+        + rates.cache_write * written
+    )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from decimal import Decimal
 
 import genai_prices
@@ -9,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from router_server import price_list
 from router_server.config.tree import PriceConfig
 from router_server.core.types import Usage
 from router_server.pricing import cost_function
@@ -16,13 +19,15 @@ from router_server.pricing import cost_function
 FLAT = ("openai", "openai", "gpt-4o-mini")
 TIERED = ("gemini", "google", "gemini-2.5-pro")
 """Dearer for calls of more than 200,000 input tokens."""
+UNLISTED = ("openai", "openai", "gpt-5.6-terra")
+"""Not in our table, since its price changes on a date."""
 
 around_a_tier = st.one_of(
     st.integers(0, 1_000_000), st.integers(199_998, 200_002), st.integers(127_998, 128_002)
 )
 
 
-@pytest.mark.parametrize(("kind", "publisher", "model"), [FLAT, TIERED])
+@pytest.mark.parametrize(("kind", "publisher", "model"), [FLAT, TIERED, UNLISTED])
 @given(tokens=around_a_tier, output=st.integers(0, 100_000), cached=st.floats(0, 1))
 def test_a_published_price_is_the_library_s(
     kind: str, publisher: str, model: str, tokens: int, output: int, cached: float
@@ -46,6 +51,17 @@ def test_parts_larger_than_the_whole_cost_no_more_than_the_whole(kind: str, mode
         found = cost(wrong)
         assert found is not None
         assert 0 <= found <= 2 * whole
+
+
+def test_the_table_is_what_the_library_says() -> None:
+    assert price_list.TABLE.read_text() == price_list.table(), "run: make prices"
+
+
+def test_prices_of_the_table_take_no_library() -> None:
+    code = "import sys, router_server.pricing as p; print(p.cost_function('openai', 'gpt-4o-mini', None)"
+    code += "(p.Usage(1000, 100)), 'genai_prices' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603 - ours
+    assert done.stdout.split() == ["210000", "False"]
 
 
 def test_a_configured_price_wins() -> None:

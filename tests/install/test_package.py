@@ -45,7 +45,7 @@ def sources() -> set[str]:
     found = set()
     for folder, package in ((ROOT / "clients/python", "modelrouter"), (ROOT, "router_server")):
         for path in (folder / package).rglob("*"):
-            if path.suffix in {".py", ".pyi", ".typed"} and "__pycache__" not in path.parts:
+            if path.suffix in {".py", ".pyi", ".typed", ".json"} and "__pycache__" not in path.parts:
                 found.add(str(path.relative_to(folder)))
     return found
 
