@@ -209,11 +209,7 @@ async def running(
         http_port = await _start_http(config, telemetry, health, stack, worker)
         await _start(rpc)
         stack.push_async_callback(rpc.stop)
-        for work, name in (
-            (state.run(), "shared state"),
-            (first.checks.run(), "active checks"),
-            (first.loads.run(), "engine loads"),
-        ):
+        for work, name in ((state.run(), "shared state"), *first.duties()):
             await stack.enter_async_context(background(work, name))
         alerting = Alerting(lambda: succession.current.destinations, state.shared, thresholds)
         stack.push_async_callback(alerting.close)

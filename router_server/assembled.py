@@ -6,11 +6,12 @@ Refuses to know how it is built, and when one follows another.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
 from router_server.config.tree import Config
+from router_server.core.agreement import Agreement
 from router_server.core.checks import Checks
 from router_server.core.engine_view import EngineView
 from router_server.core.load import LoadWatch
@@ -44,6 +45,7 @@ class Assembly:
         shadows: send copies of calls, where any route has a shadow.
         shelf: where answers are kept that may be given again.
         changes: what `begin` does to limits that are in use already.
+        agreement: tells other replicas of breakers, and hears of theirs; to be run; None: nothing is shared.
     """
 
     upstreams: dict[str, Upstream]
@@ -59,6 +61,7 @@ class Assembly:
     shadows: Shadows | None = None
     shelf: Shelf | None = None
     changes: Sequence[Change] = ()
+    agreement: Agreement | None = None
 
     @property
     def targets(self) -> dict[str, Target]:
@@ -107,10 +110,23 @@ class Assembly:
         upstreams = list(self.upstreams.values())
         self.checks.change(upstreams, self.targets_of)
         self.loads.change([(one, one.provider) for one in upstreams if isinstance(one.provider, ReportsLoad)])
+        if self.agreement is not None:
+            self.agreement.change(
+                (one.upstream.shared_name(name), one.breaker)
+                for name, one in self.targets.items()
+                if one.upstream.scope is not None
+            )
         for upstream in upstreams:
             upstream.limiter.admit()
             if upstream.engine is not None:
                 upstream.engine.changed = partial(self.checks.engine_changed, upstream)
+
+    def duties(self) -> Iterator[tuple[Coroutine[None, None, None], str]]:
+        """Give what is to be done beside the calls, and its name; also for every assembly that follows."""
+        yield self.checks.run(), "active checks"
+        yield self.loads.run(), "engine loads"
+        if self.agreement is not None:
+            yield self.agreement.run(), "breakers of replicas"
 
     async def copies_ended(self) -> None:
         """Return once no copy of a call runs; for an assembly whose last call has ended."""

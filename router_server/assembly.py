@@ -5,6 +5,7 @@ Knows the configuration and the core, nothing of servers, signals or processes.
 
 from __future__ import annotations
 
+import socket
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,9 +18,10 @@ from router_server.assembled import Assembly
 from router_server.caching import caching
 from router_server.config.tree import Config, HealthCheckConfig, TargetConfig
 from router_server.core.adaptive import Adaptive
+from router_server.core.agreement import Agreement
 from router_server.core.breaker import BreakerSettings, BreakerState
 from router_server.core.budget import Budget
-from router_server.core.checks import Checks, unreported
+from router_server.core.checks import Checks
 from router_server.core.deadline import Timeouts
 from router_server.core.endings import Endings
 from router_server.core.engine_view import EngineView
@@ -30,13 +32,11 @@ from router_server.core.observer import Observer
 from router_server.core.observers import fan_out
 from router_server.core.own_limit import OwnLimit
 from router_server.core.prefixes import PrefixOrder
-from router_server.core.provider import Surroundings
+from router_server.core.provider import Provider, Surroundings
 from router_server.core.quotas import Quotas, Subject
 from router_server.core.replay import MemoryShelf, Shelf
 from router_server.core.replicas import EndpointOrder, ReplicatedTarget, least_loaded
-from router_server.core.reports import SharedReports
 from router_server.core.router import Router, RouterSettings, no_direct
-from router_server.core.shared import SharedValues
 from router_server.core.speeds import SpeedBoard
 from router_server.core.target import Destination, HealthCheck, Target, TargetSettings, Upstream
 from router_server.engines.wanted import engine_of, socket_of
@@ -46,11 +46,16 @@ from router_server.providers import load_kind
 from router_server.routing import Routing
 from router_server.shadowing import most_copies, shadowing
 from router_server.spending.opening import are_wanted
+from router_server.state.breaker_board import SharedBoard
 from router_server.state.opening import State
-from router_server.state.store import key
+from router_server.state.rota import SharedRota
+from router_server.state.store import Store
 from router_server.state.windows import SharedQuotas
 
 Clock = Callable[[], float]
+
+_THIS_MACHINE = frozenset({"localhost", "127.0.0.1", "::1"})
+"""Hosts that are another one on each machine."""
 
 _MOST_DIRECT_TARGETS = 256
 """Targets that callers may bring into being by naming a model directly; the least recently used one goes."""
@@ -75,7 +80,7 @@ def assemble(
     *,
     changed: Callable[[], None],
     engines: Path | None = None,
-    shared: SharedValues | None = None,
+    shared: Store | None = None,
     copies: Observer | None = None,
     quotas: Quotas | None = None,
     ledger: Ledger | None = None,
@@ -101,12 +106,14 @@ def assemble(
     quotas = quotas or SharedQuotas(State(None))
     ledger = ledger if are_wanted(config) else None
     heritage, made = (before.heritage, before.providers) if before else (Heritage(), Providers())
-    parts = _Parts(config, observer, clock, changed, engines, quotas, heritage, made)
+    agreement = before.agreement if before else (Agreement(SharedBoard(shared), clock) if shared else None)
+    parts = _Parts(config, observer, clock, changed, engines, quotas, heritage, made, agreement)
     providers = {name: parts.upstreams(name) for name in config.providers}
     upstreams = {upstream.unique_name: upstream for group in providers.values() for upstream in group}
     targets = {name: parts.target(name, t, providers[t.provider]) for name, t in config.targets.items()}
     direct = parts.kept_direct(before.direct if before else {}, providers)
-    checks = before.checks if before else _checks(shared, changed)
+    rota = None if shared is None else SharedRota(shared)
+    checks = before.checks if before else Checks((), lambda _upstream: (), changed, rota)
     loads = before.loads if before else LoadWatch[Upstream]((), checks.ask)
     speeds = before.speeds if before else SpeedBoard(clock)
     if any(route.strategy == "lowest_latency" for route in config.routes.values()):
@@ -151,12 +158,8 @@ def assemble(
         shadows,
         shelf,
         changes=tuple(parts.changes),
+        agreement=agreement,
     )
-
-
-def _checks(shared: SharedValues | None, changed: Callable[[], None]) -> Checks:
-    reports = None if shared is None else SharedReports(shared, partial(key, "health"))
-    return Checks((), lambda _upstream: (), changed, reports.reported if reports else unreported)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +172,7 @@ class _Parts:
     quotas: Quotas
     heritage: Heritage
     made: Providers
+    agreement: Agreement | None
     changes: list[Change] = field(default_factory=list)
 
     def upstreams(self, name: str) -> tuple[Upstream, ...]:
@@ -189,13 +193,15 @@ class _Parts:
         adaptive = provider.adaptive
         fresh_adaptive = None if adaptive is None else Adaptive(limiter, adaptive.min, self.clock)
         surroundings = _surroundings(self.config, name, self.engines)
+        reached = self.made.get(provider.kind, endpoint, settings, surroundings)
+        engine = before.engine if before else self.engine(name, limiter)
         fresh = Upstream(
             name=name,
             kind=provider.kind,
-            provider=self.made.get(provider.kind, endpoint, settings, surroundings),
+            provider=reached,
             limiter=limiter,
             endpoint=endpoint,
-            engine=before.engine if before else self.engine(name, limiter),
+            engine=engine,
             own_limit=self.heritage.own_limit(self.config, name, before) or self.own_limit(name),
             adaptive=before.adaptive if before and goes_on else fresh_adaptive,
             retries=provider.retries,
@@ -203,6 +209,7 @@ class _Parts:
             required=provider.required,
             check=_check(provider.health_check),
             budget=None if provider.budget is None else Budget(f"provider/{name}", provider.budget.terms),
+            scope=None if engine else _scope(reached),
         )
         return kept(before, fresh)
 
@@ -294,6 +301,8 @@ class _Parts:
 
     def _breaker_changed(self, target: Target, before: BreakerState, after: BreakerState) -> None:
         self.observer.breaker_changed(target.name, target.upstream.name, before.value, after.value)
+        if self.agreement is not None:
+            self.agreement.changed()
         self.changed()
 
 
@@ -306,6 +315,14 @@ def _surroundings(config: Config, name: str, engines: Path | None = None) -> Sur
         models=tuple(target.model for target in config.targets.values() if target.provider == name),
         socket="" if engines is None else socket_of(name, engines),
     )
+
+
+def _scope(provider: Provider) -> str | None:
+    """Return which replicas mean the same by this provider: None where it is in this very process."""
+    address, port = provider.address
+    if not address:
+        return None
+    return socket.gethostname() if port is None or address in _THIS_MACHINE else ""
 
 
 def _check(check: HealthCheckConfig | None) -> HealthCheck | None:

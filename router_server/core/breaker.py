@@ -2,7 +2,7 @@
 
 Pure: the clock and the jitter are injected, and nothing is scheduled; an open breaker is half-open once
 its time is over, and becomes it when a call comes. Refuses to know what a failure is: the table in
-`errors` does.
+`errors` does; and how processes agree on one: `agreement` does.
 """
 
 from __future__ import annotations
@@ -62,6 +62,12 @@ class Breaker:
         clock: monotonic seconds.
         jitter: a factor for each open period, around 1, so that replicas do not probe in step.
         on_change: told the state before and after each change.
+
+    Attributes:
+        courtesy: seconds after an open period in which nobody probes without `lead`, so that processes can
+            agree on who does; 0 where there is nobody to agree with.
+        opinions: how often this process's own calls or checks have opened or closed it.
+        wanted: a call would have liked to go there since somebody set this to False.
     """
 
     def __init__(
@@ -83,6 +89,10 @@ class Breaker:
         self._open_until = 0.0
         self._probes = 0
         self._passed_probes = 0
+        self._probes_from = 0.0
+        self.courtesy = 0.0
+        self.opinions = 0
+        self.wanted = False
 
     @property
     def state(self) -> BreakerState:
@@ -98,8 +108,24 @@ class Breaker:
 
     @property
     def ready_in(self) -> float:
-        """Seconds until a call may be let through, 0 unless open."""
-        return max(0.0, self._open_until - self._clock()) if self.state is BreakerState.OPEN else 0.0
+        """Seconds until a call may be let through, 0 where one may be now."""
+        match self.state:
+            case BreakerState.CLOSED:
+                return 0.0
+            case BreakerState.OPEN:
+                return max(0.0, self._open_until - self._clock())
+            case BreakerState.HALF_OPEN:
+                return max(0.0, self._probes_from - self._clock())
+
+    @property
+    def reopened(self) -> int:
+        """How often in a row a probe has failed: each time the open period doubles."""
+        return self._reopened
+
+    @property
+    def probing(self) -> bool:
+        """Tell whether a probe of this process is under way."""
+        return self._state is BreakerState.HALF_OPEN and self._probes > 0
 
     @property
     def admits(self) -> bool:
@@ -110,6 +136,8 @@ class Breaker:
             case BreakerState.OPEN:
                 return False
             case BreakerState.HALF_OPEN:
+                if self._clock() < self._probes_from:
+                    return False
                 return self._state is BreakerState.OPEN or self._probes < self._settings.half_open_probes
 
     def enter(self, *, force: bool = False) -> Pass | None:
@@ -132,6 +160,7 @@ class Breaker:
             self._probes -= 1
             self._passed_probes += 1
             if self._passed_probes >= self._settings.success_threshold:
+                self.opinions += 1
                 self._close()
             return
         self._streak = 0
@@ -170,6 +199,25 @@ class Breaker:
         """An active check passed: an open period ends early."""
         if self._state is BreakerState.OPEN:
             self._half_open()
+            self._probes_from = self._clock() + self.courtesy
+
+    def heard_open(self, seconds: float, reopened: int) -> None:
+        """Another process has opened it, for so many seconds from now."""
+        self._reopened = reopened
+        self._leave_alone(seconds)
+
+    def heard_closed(self) -> None:
+        """Another process has closed it."""
+        if self._state is not BreakerState.CLOSED:
+            self._close()
+
+    def lead(self) -> None:
+        """Probe, once it is half-open, without waiting for anybody."""
+        self._probes_from = 0.0
+
+    def follow(self, seconds: float) -> None:
+        """Let another process probe for so long."""
+        self._probes_from = self._clock() + seconds
 
     def _turn(self) -> None:
         if self._state is BreakerState.OPEN and self._clock() >= self._open_until:
@@ -190,8 +238,13 @@ class Breaker:
         return calls >= self._settings.min_calls and failures / calls >= self._settings.failure_rate
 
     def _open(self) -> None:
+        self.opinions += 1
         period = min(self._settings.open * 2.0**self._reopened, self._settings.open_max)
-        self._open_until = self._clock() + period * self._jitter()
+        self._leave_alone(period * self._jitter())
+
+    def _leave_alone(self, seconds: float) -> None:
+        self._open_until = self._clock() + seconds
+        self._probes_from = self._open_until + self.courtesy
         self._become(BreakerState.OPEN)
 
     def _half_open(self) -> None:

@@ -1,7 +1,8 @@
 """Active checks: each provider is asked on a schedule whether it is well, and at once when a failure says so.
 
 A check that passes ends open periods and rests early; one that fails confirms what a 403 or a 404 only
-suggested. Spends no tokens. Refuses to know how a provider is asked.
+suggested. Of several replicas one asks, whoever's turn it is, and the others hear what came of it. Spends no
+tokens. Refuses to know how a provider is asked.
 """
 
 from __future__ import annotations
@@ -13,9 +14,12 @@ import random
 import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
+from typing import Final
 
 from router_server.core.breaker import BreakerState
 from router_server.core.errors import BreakerEffect, UpstreamError
+from router_server.core.rota import Rota
+from router_server.core.shared import UnreachableError, patient_for
 from router_server.core.status import CheckReport
 from router_server.core.target import HealthCheck, Target, Upstream
 from router_server.core.tending import Tending
@@ -26,8 +30,14 @@ _SOONER = 6
 """An unwell provider is asked six times as often, so that it is back in use soon after it has recovered."""
 
 
-def unreported(upstream: Upstream, report: CheckReport) -> None:
-    """Tell nobody."""
+_LISTEN: Final = 1.0
+"""Seconds between two looks at what came of other replicas' checks."""
+
+_PATIENCE: Final = 1.0
+"""Seconds for the shared state to answer: no call waits for it."""
+
+_SLACK: Final = 1.0
+"""Seconds that a turn is kept beyond the longest check, for the report to be written."""
 
 
 class Checks:
@@ -37,7 +47,7 @@ class Checks:
         upstreams: the providers.
         targets_of: gives the targets of a provider, at any time.
         changed: called after every check and every verdict, for those who show health.
-        reported: told what came of every check.
+        rota: whose turn it is among replicas; None: each makes every check.
     """
 
     def __init__(
@@ -45,10 +55,11 @@ class Checks:
         upstreams: Sequence[Upstream],
         targets_of: Callable[[Upstream], Sequence[Target]],
         changed: Callable[[], None],
-        reported: Callable[[Upstream, CheckReport], None] = unreported,
+        rota: Rota | None = None,
     ) -> None:
         self._changed = changed
-        self._reported = reported
+        self._rota = rota
+        self._heard: dict[Upstream, CheckReport] = {}
         self._suspects: dict[Target, BreakerEffect] = {}
         self._asked: dict[Upstream, asyncio.Event] = {}
         self._tending = Tending(self._watch, lambda upstream: f"check {upstream.name}")
@@ -60,13 +71,17 @@ class Checks:
         """Check these providers from now on; those that were checked before keep their schedule."""
         self._targets_of = targets_of
         self._asked = {upstream: self._asked.get(upstream, asyncio.Event()) for upstream in upstreams}
+        self._heard = {upstream: heard for upstream, heard in self._heard.items() if upstream in self._asked}
         kept = {target for upstream in upstreams for target in targets_of(upstream)}
         self._suspects = {target: effect for target, effect in self._suspects.items() if target in kept}
         self._tending.change(upstream for upstream in upstreams if upstream.check is not None)
 
     async def run(self) -> None:
         """Check every provider until cancelled."""
-        await self._tending.run()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._tending.run(), name="checks")
+            if self._rota is not None:
+                group.create_task(self._listen(self._rota), name="others' checks")
 
     def soon(self, target: Target, effect: BreakerEffect) -> None:
         """Check the target's provider now; a failure is then held against the target."""
@@ -87,19 +102,22 @@ class Checks:
         self._asked[upstream].set()
         self._changed()
 
-    async def check(self, upstream: Upstream, settings: HealthCheck) -> bool | None:
-        """Ask one provider once, and apply what it says."""
+    async def check(self, upstream: Upstream, settings: HealthCheck, *, asked: bool = False) -> CheckReport:
+        """Ask one provider once, and apply what it says; ``asked``: out of turn."""
         suspects = [t for t in self._targets_of(upstream) if t in self._suspects]
         began = time.monotonic()
         well, error = await _verdict(upstream, settings)
-        report = CheckReport(well, time.time(), time.monotonic() - began, error)
-        upstream.checked = True
-        upstream.last_check = report
-        if well is False:
-            upstream.last_failed_check = report
+        report = CheckReport(well, time.time(), time.monotonic() - began, error, asked)
+        _note(upstream, report)
         self._apply(upstream, well, suspects)
-        self._reported(upstream, report)
-        return well
+        return report
+
+    def hear(self, upstream: Upstream, report: CheckReport) -> None:
+        """Apply what came of another replica's check."""
+        _note(upstream, report)
+        # What another one suspects says nothing of what is suspected here.
+        pending = self._targets_of(upstream) if report.asked else self._suspects
+        self._apply(upstream, report.well, (), resting=pending)
 
     async def _watch(self, upstream: Upstream) -> None:
         settings = upstream.check or HealthCheck()
@@ -107,9 +125,55 @@ class Checks:
         # Checked before it came here, under other settings: its turn comes when it would have come.
         await self._turn(asked, self._pause(upstream, settings) - _age(upstream.last_check))
         while True:
+            suddenly = asked.is_set()
             asked.clear()
-            await self.check(upstream, settings)
-            await self._turn(asked, self._pause(upstream, settings))
+            wait = 0.0 if suddenly else await self._until_free(upstream, settings)
+            if wait <= 0:
+                report = await self.check(upstream, settings, asked=suddenly)
+                wait = self._pause(upstream, settings)
+                await self._tell(upstream, report, wait)
+            await self._turn(asked, wait)
+
+    async def _until_free(self, upstream: Upstream, settings: HealthCheck) -> float:
+        """Take the turn, and return 0; or the seconds until it may be free."""
+        if self._rota is None or upstream.scope is None:
+            return 0.0
+        name = upstream.shared_name(upstream.unique_name)
+        try:
+            with patient_for(_PATIENCE):
+                return await self._rota.take(name, settings.timeout + _SLACK)
+        except UnreachableError:
+            return 0.0
+
+    async def _tell(self, upstream: Upstream, report: CheckReport, due: float) -> None:
+        if self._rota is None or upstream.scope is None:
+            return
+        name = upstream.shared_name(upstream.unique_name)
+        with suppress(UnreachableError), patient_for(_PATIENCE):
+            await self._rota.report(name, report, upstream.last_failed_check, due)
+
+    async def _listen(self, rota: Rota) -> None:
+        while True:
+            await self._listen_once(rota)
+            await asyncio.sleep(_LISTEN)
+
+    async def _listen_once(self, rota: Rota) -> None:
+        shared = [one for one in self._asked if one.check is not None and one.scope is not None]
+        if not shared:
+            return
+        try:
+            with patient_for(_PATIENCE):
+                found = await rota.reports([one.shared_name(one.unique_name) for one in shared])
+        except UnreachableError:
+            return
+        for upstream, report in zip(shared, found, strict=True):
+            if (
+                report in {None, upstream.last_check, self._heard.get(upstream)}
+                or upstream not in self._asked
+            ):
+                continue
+            self._heard[upstream] = report
+            self.hear(upstream, report)
 
     @staticmethod
     async def _turn(asked: asyncio.Event, pause: float) -> None:
@@ -125,13 +189,19 @@ class Checks:
         interval = settings.interval / _SOONER if unwell else settings.interval
         return interval * random.uniform(0.9, 1.1)  # noqa: S311 - replicas do not check in step
 
-    def _apply(self, upstream: Upstream, well: bool | None, suspects: Collection[Target]) -> None:
+    def _apply(
+        self,
+        upstream: Upstream,
+        well: bool | None,
+        suspects: Collection[Target],
+        resting: Collection[Target] = (),
+    ) -> None:
         upstream.healthy = well
         for target in self._targets_of(upstream):
             # Asked because of this target: that the provider is well says nothing for its model or our
             # rights to it, so it rests until the next check that comes by itself.
             suspicion = self._suspects.pop(target, None) if target in suspects else None
-            if well is not False and suspicion is None:
+            if well is not False and suspicion is None and target not in resting:
                 target.cooldown.unbench()
             if well:
                 target.breaker.check_passed()
@@ -140,6 +210,13 @@ class Checks:
             elif well is False and suspicion is BreakerEffect.CHECK:
                 target.breaker.check_failed()
         self._changed()
+
+
+def _note(upstream: Upstream, report: CheckReport) -> None:
+    upstream.checked = True
+    upstream.last_check = report
+    if report.well is False:
+        upstream.last_failed_check = report
 
 
 def _age(report: CheckReport | None) -> float:

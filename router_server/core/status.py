@@ -20,12 +20,14 @@ class CheckReport:
         at: when, seconds since the epoch.
         took: how long it took, seconds.
         error: why it is unwell, a short word of our own; empty where it is not.
+        asked: it was made out of turn, because of what one process saw.
     """
 
     well: bool | None
     at: float
     took: float
     error: str = ""
+    asked: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,7 +55,8 @@ class Upstream:
     ``healthy`` is the last word of the active check, None where nothing is known; ``checked`` tells whether
     it was ever asked. ``adaptive`` moves the limiter's limit, where the configuration says so, and
     ``own_limit`` bounds what it is sent in a minute; ``engine`` is the provider's own process, where the
-    router runs one.
+    router runs one. ``scope`` says which replicas share what they learn of it: None: none, it is this
+    process's own; empty: all; otherwise those on one machine, to which the word belongs.
     """
 
     name: str
@@ -76,11 +77,16 @@ class Upstream:
     last_failed_check: CheckReport | None = None
     load: Load = field(default_factory=Load, repr=False)
     budget: Budget | None = None
+    scope: str | None = None
 
     @property
     def unique_name(self) -> str:
         """The provider's name, and the endpoint's where there are several."""
         return f"{self.name}@{self.endpoint}" if self.endpoint else self.name
+
+    def shared_name(self, name: str) -> str:
+        """Return the name that all have for ``name`` who share what they learn of this upstream."""
+        return f"{name}~{self.scope}" if self.scope else name
 
     @property
     def inflight(self) -> int:
@@ -271,6 +277,7 @@ class Target:
         dimensions = request.dimensions if isinstance(request, EmbedRequest) else None
         if dimensions is None and self._unimpaired:
             return self._at_its_best
+        self.breaker.wanted = True
         return self._view(dimensions, self.cooldown.remaining, self._blocked, self.breaker.ready_in)
 
     @property

@@ -22,6 +22,7 @@ from router_server.core.observer import (
 )
 from router_server.core.provider import Capability, UpstreamChat, UpstreamEmbed
 from router_server.core.results import Invocation, StreamEvent
+from router_server.core.rota import Rota
 from router_server.core.router import Router, RouterSettings
 from router_server.core.target import HealthCheck, Route, Target, TargetSettings, Upstream
 from router_server.core.types import (
@@ -192,6 +193,7 @@ def rig(
     settings: RouterSettings | None = None,
     hedging: Hedging | None = None,
     adaptive: int | None = None,
+    rota: Rota | None = None,
 ) -> Rig:
     """Build a router whose route ``r`` has one target per list of scripts: a, b, c…"""
     clock = asyncio.get_running_loop().time
@@ -219,7 +221,7 @@ def rig(
         )
         for n in names
     }
-    checks = Checks(list(upstreams.values()), lambda u: [targets[u.name]], lambda: None)
+    checks = Checks(list(upstreams.values()), lambda u: [targets[u.name]], lambda: None, rota)
     router = Router(
         [Route("r", tuple(targets.values()), stream_recovery=recovery, hedging=hedging)],
         checks,

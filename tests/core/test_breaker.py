@@ -172,6 +172,38 @@ def test_jitter_stretches_the_open_period() -> None:
     assert breaker.ready_in == pytest.approx(11.0)
 
 
+def test_what_others_say_is_no_opinion_of_ones_own() -> None:
+    bench = Bench()
+    early = bench.enter()
+    bench.breaker.heard_open(7.0, 1)
+    assert (bench.state, bench.breaker.ready_in, bench.breaker.opinions) == ("open", 7.0, 0)
+    bench.breaker.failure(early)
+    bench.clock.now = 7.0
+    bench.fail()
+    assert (bench.breaker.ready_in, bench.breaker.opinions) == (20.0, 1), "as long as whoever opened it"
+    bench.breaker.heard_closed()
+    bench.fail(4)
+    assert bench.state == "closed", "it counts anew"
+
+
+def test_probes_wait_for_whoever_leads() -> None:
+    bench = Bench()
+    bench.breaker.courtesy = 0.5
+    bench.fail(5)
+    bench.clock.now = 10.0
+    assert (bench.state, bench.breaker.admits, bench.breaker.ready_in) == ("half_open", False, 0.5)
+    assert bench.breaker.enter() is None
+    bench.breaker.follow(2.0)
+    admitted = []
+    for bench.clock.now in (11.9, 12.0):
+        admitted.append(bench.breaker.admits)
+    assert admitted == [False, True]
+    bench.breaker.follow(2.0)
+    bench.breaker.lead()
+    bench.succeed(2)
+    assert bench.state == "closed"
+
+
 class BreakerMachine(RuleBasedStateMachine):
     """Any interleaving of calls, results and time."""
 
@@ -184,6 +216,7 @@ class BreakerMachine(RuleBasedStateMachine):
             (BreakerState.OPEN, BreakerState.HALF_OPEN),
             (BreakerState.HALF_OPEN, BreakerState.OPEN),
             (BreakerState.HALF_OPEN, BreakerState.CLOSED),
+            (BreakerState.OPEN, BreakerState.CLOSED),
         }
         self.seen: list[tuple[BreakerState, BreakerState]] = []
         self.breaker = Breaker(self.settings, self.clock, on_change=lambda b, a: self.seen.append((b, a)))
@@ -209,6 +242,14 @@ class BreakerMachine(RuleBasedStateMachine):
     @rule(what=st.sampled_from(["trip", "check_passed", "check_failed"]))
     def outside(self, what: str) -> None:
         getattr(self.breaker, what)()
+
+    @rule(seconds=st.floats(0.1, 20), reopened=st.integers(0, 3))
+    def heard_open(self, seconds: float, reopened: int) -> None:
+        self.breaker.heard_open(seconds, reopened)
+
+    @rule()
+    def heard_closed(self) -> None:
+        self.breaker.heard_closed()
 
     @invariant()
     def probes_are_bounded_and_never_lost(self) -> None:

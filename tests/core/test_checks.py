@@ -3,11 +3,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Self
 
 import pytest
 
-from router_server.core.errors import Outcome, RouterError
+from router_server.core.errors import BreakerEffect, Outcome, RouterError
 from router_server.core.target import HealthCheck
+from router_server.state.memory import MemoryStore
+from router_server.state.rota import SharedRota
 from tests.clock import virtual_time
 from tests.core.scripted import Rig, ask, done, fails, invocation, rig, said
 
@@ -216,3 +219,89 @@ async def test_a_check_that_was_under_way_confirms_nothing() -> None:
         assert r.state("a") == "closed"
         await asyncio.sleep(2)
         assert (r.state("a"), r.providers["a"].checks) == ("open", 2)
+
+
+class Replicas:
+    """Processes with one provider, one store, and a check each minute."""
+
+    def __init__(self, count: int = 3) -> None:
+        self.store = MemoryStore(asyncio.get_running_loop().time)
+        self.rigs = [rig([HELLO], check=HealthCheck(), rota=SharedRota(self.store)) for _ in range(count)]
+        self.tasks: list[asyncio.Task[None]] = []
+        for one in self.rigs:
+            one.upstreams["a"].scope = ""
+            one.providers["a"].check_answers = [True]
+
+    async def __aenter__(self) -> Self:
+        for one in self.rigs:
+            self.tasks.append(asyncio.create_task(one.checks.run()))
+            await asyncio.sleep(0.3)
+        return self
+
+    async def __aexit__(self, *_error: object) -> None:
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.wait(self.tasks)
+
+    @property
+    def checks(self) -> int:
+        return sum(one.providers["a"].checks for one in self.rigs)
+
+    @property
+    def healthy(self) -> list[bool | None]:
+        return [one.upstreams["a"].healthy for one in self.rigs]
+
+
+@virtual_time
+async def test_of_several_replicas_one_checks_and_all_know() -> None:
+    async with Replicas() as replicas:
+        await asyncio.sleep(1)
+        assert (replicas.checks, replicas.healthy) == (1, [True] * 3)
+        await asyncio.sleep(600)
+        assert 9 <= replicas.checks <= 12
+        for one in replicas.rigs:
+            one.providers["a"].check_answers = [False]
+        await asyncio.sleep(67)
+        assert replicas.healthy == [False] * 3
+        reports = [one.upstreams["a"].last_check for one in replicas.rigs]
+        assert reports[0] == reports[1] == reports[2]
+        before = replicas.checks
+        await asyncio.sleep(60)
+        assert 5 <= replicas.checks - before <= 7, "six times as often, and still one at a time"
+
+
+@virtual_time
+async def test_when_whoever_checked_is_gone_another_makes_the_next_check() -> None:
+    async with Replicas() as replicas:
+        for _ in range(2):
+            await asyncio.sleep(1)
+            holder = max(range(len(replicas.rigs)), key=lambda i: replicas.rigs[i].providers["a"].checks)
+            replicas.tasks.pop(holder).cancel()
+            replicas.rigs.pop(holder)
+            assert replicas.checks == 0
+            await asyncio.sleep(67)
+            assert replicas.checks == 1
+
+
+@virtual_time
+async def test_what_one_suspects_ends_no_rest_of_another() -> None:
+    async with Replicas(2) as replicas:
+        await asyncio.sleep(1)
+        a, b = replicas.rigs
+        for one in (a, b):
+            one.targets["a"].cooldown.bench(Outcome.MODEL_MISSING)
+        a.checks.soon(a.targets["a"], BreakerEffect.CHECK)
+        await asyncio.sleep(2)
+        assert replicas.checks == 2
+        assert b.upstreams["a"].last_check == a.upstreams["a"].last_check
+        assert all(one.targets["a"].cooldown.benched for one in (a, b))
+
+
+@virtual_time
+async def test_what_is_of_this_process_alone_each_checks_by_itself() -> None:
+    async with Replicas() as replicas:
+        for one in replicas.rigs:
+            one.upstreams["a"].scope = None
+        before = replicas.checks
+        await asyncio.sleep(140)
+        assert replicas.checks - before >= 6

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -64,7 +65,7 @@ async def test_of_two_servers_one_tells_that_a_target_is_down_and_one_that_it_is
             a.on("/v1/models", json_reply({"object": "list", "data": []}))
             await hook.requested(2)
             assert one.server.state.shared is not two.server.state.shared
-            report = await one.server.state.shared.fields(key("health", "a"))
+            report = await one.server.state.shared.fields(key("health", f"a~{socket.gethostname()}"))
         assert said(hook) == [
             "Target a1 (model m of a) is down: http_401.",
             "Target a1 (model m of a) is back.",
