@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
-from router_server.alerting import Alerting
 from router_server.assembled import Assembly
-from router_server.assembly import assemble, prepare
 from router_server.auth.current import CurrentCallers
 from router_server.background import background
 from router_server.config.secrets import secrets_of
 from router_server.config.tree import Config
-from router_server.core.funds import Ledger
 from router_server.core.observers import fan_out, fan_out_rpc
 from router_server.core.reloads import Reloads
-from router_server.engines.running import engines_running, engines_seen
 from router_server.greeting import served
 from router_server.http.server import Exposition, HttpServer, HttpStartError
 from router_server.providers import SetupError
@@ -31,18 +25,10 @@ from router_server.rpc.server import RpcServer
 from router_server.settings import server_settings, telemetry_settings
 from router_server.showing import show_health
 from router_server.signals import hangup_signal, stop_signals
-from router_server.spending.ledger import BudgetLedger
-from router_server.spending.opening import budgets_kept
-from router_server.spending.thresholds import Thresholds
-from router_server.state.opening import State, open_state
-from router_server.state.windows import SharedQuotas
-from router_server.succession import Make, Succession
+from router_server.state.opening import open_state
 from router_server.telemetry import Telemetry, build, register_secret
 from router_server.workers import Task
-
-Announce = Callable[[str], None]
-
-_log = logging.getLogger(__name__)
+from router_server.works import Announce, Works, works
 
 
 class StartError(Exception):
@@ -53,22 +39,18 @@ class StartError(Exception):
 class Running:
     """A server that serves. ``http_port`` is 0 where no HTTP is served."""
 
-    succession: Succession
+    works: Works
     callers: CurrentCallers
     reloads: Reloads
     rpc: RpcServer
     health: HealthBoard
-    state: State
-    quotas: SharedQuotas
-    alerting: Alerting
     telemetry: Telemetry
-    ledger: BudgetLedger
     http_port: int = 0
 
     @property
     def assembly(self) -> Assembly:
         """What answers calls now."""
-        return self.succession.current
+        return self.works.assembly
 
     async def prepare(self, config: Config) -> None:
         """Build what ``config`` describes, beside what is in use; `follow` or `refuse` comes next.
@@ -76,23 +58,22 @@ class Running:
         Raises:
             SetupError: a provider lacks something that only the machine can give.
         """
-        await _prepare(config, _log.info)
-        await self.succession.prepare(config)
+        _hide_secrets(config)
+        await self.works.prepare(config)
         await self.callers.prepare(config.auth)
 
     def follow(self) -> None:
         """Go by the configuration that was prepared; calls that run stay with the one before."""
-        self.succession.follow()
+        self.works.follow()
         self.callers.follow()
         self.rpc.know_callers_by(self.callers.authenticator)
-        config = self.assembly.config
-        self.alerting.follow(config.alerts)
-        self.telemetry.change_log(config.telemetry.log.format, config.telemetry.log.level)
+        log = self.assembly.config.telemetry.log
+        self.telemetry.change_log(log.format, log.level)
         self.reloads.noted(ok=True)
 
     async def refuse(self) -> None:
         """Stay with what is in use."""
-        await self.succession.abandon()
+        await self.works.abandon()
         self.reloads.noted(ok=False)
 
 
@@ -154,81 +135,55 @@ async def running(
     Raises:
         StartError: see `serve`.
     """
-    try:
-        await _prepare(config, announce)
-    except SetupError as error:
-        raise StartError(str(error)) from None
+    _hide_secrets(config)
     async with AsyncExitStack() as stack:
         changed = asyncio.Event()
         state = open_state(config.redis.get_secret_value() if config.redis else None, changed.set)
         reloads = Reloads()
-        line: list[Succession] = []
-        kept: list[BudgetLedger] = []
+        opened: list[Works] = []
         telemetry = build(
             telemetry_settings(config),
-            lambda: line[0].current.snapshot() if line else (),
+            lambda: opened[0].assembly.snapshot() if opened else (),
             state.snapshot,
-            lambda: line[0].current.copies() if line else (),
+            lambda: opened[0].assembly.copies() if opened else (),
             reloads,
-            budgets=lambda: kept[0].uses() if kept else (),
-            moves=lambda: line[0].current.moves() if line else (),
+            budgets=lambda: opened[0].ledger.uses() if opened else (),
+            moves=lambda: opened[0].assembly.moves() if opened else (),
         )
         stack.push_async_callback(telemetry.shutdown)
         stack.push_async_callback(state.close)
         await state.connect()
-        engines = (
-            worker.engines
-            if worker
-            else await stack.enter_async_context(
-                engines_running(config, announce, impatient or asyncio.Event())
-            )
+        opening = works(
+            config,
+            state,
+            fan_out((CallHolder(), *telemetry.observers)),
+            copies=fan_out(telemetry.observers),
+            announce=announce,
+            changed=changed.set,
+            engines=worker.engines if worker else None,
+            impatient=impatient,
         )
-        thresholds = Thresholds()
-        stack.push_async_callback(thresholds.close)
-        ledger = await stack.enter_async_context(budgets_kept(config, state, thresholds.heard))
-        kept.append(ledger)
-        quotas = SharedQuotas(state, 1 if state.distributed else config.server.workers)
-        stack.push_async_callback(quotas.close)
-        make = _maker(telemetry, state, quotas, changed=changed, engines=engines, ledger=ledger)
         try:
-            succession = Succession(make, config)
+            parts = await stack.enter_async_context(opening)
         except SetupError as error:
             raise StartError(str(error)) from None
-        line.append(succession)
-        stack.push_async_callback(succession.close)
+        opened.append(parts)
         callers = CurrentCallers(state.shared)
         stack.push_async_callback(callers.close)
         await callers.prepare(config.auth)
         callers.follow()
-        first = succession.current
-        await stack.enter_async_context(engines_seen(first.engines, engines))
         health = HealthBoard()
         observer = fan_out_rpc(telemetry.rpc_observers)
         settings = server_settings(config.server, reuse_port=worker is not None)
-        rpc = RpcServer(settings, succession.door, health, observer, authenticator=callers.authenticator)
+        door = parts.succession.door
+        rpc = RpcServer(settings, door, health, observer, authenticator=callers.authenticator)
         http_port = await _start_http(config, telemetry, health, stack, worker)
         await _start(rpc)
         stack.push_async_callback(rpc.stop)
-        for work, name in ((state.run(), "shared state"), *first.duties()):
-            await stack.enter_async_context(background(work, name))
-        alerting = Alerting(lambda: succession.current.destinations, state.shared, thresholds)
-        stack.push_async_callback(alerting.close)
-        alerting.follow(config.alerts)
-        showing = show_health(lambda: succession.current, state, reloads, health, changed)
+        await stack.enter_async_context(parts.tended())
+        showing = show_health(lambda: parts.assembly, state, reloads, health, changed)
         await stack.enter_async_context(background(showing, "health"))
-        yield Running(
-            succession,
-            callers,
-            reloads,
-            rpc,
-            health,
-            state,
-            quotas,
-            alerting,
-            telemetry,
-            ledger,
-            http_port,
-        )
+        yield Running(parts, callers, reloads, rpc, health, telemetry, http_port)
 
 
 async def _start_http(
@@ -260,36 +215,6 @@ async def listen_http(http: HttpServer, address: str) -> int:
         raise StartError(str(error)) from None
 
 
-def _maker(
-    telemetry: Telemetry,
-    state: State,
-    quotas: SharedQuotas,
-    *,
-    changed: asyncio.Event,
-    engines: Path | None,
-    ledger: Ledger | None,
-) -> Make:
-    observer = fan_out((CallHolder(), *telemetry.observers))
-    clock = asyncio.get_running_loop().time
-    shared = state.shared if state.distributed else None
-
-    def make(config: Config, before: Assembly | None) -> Assembly:
-        return assemble(
-            config,
-            observer,
-            clock,
-            changed=changed.set,
-            engines=engines,
-            shared=shared,
-            copies=fan_out(telemetry.observers),
-            quotas=quotas,
-            ledger=ledger,
-            before=before,
-        )
-
-    return make
-
-
 async def _start(rpc: RpcServer) -> None:
     try:
         await rpc.start()
@@ -297,10 +222,9 @@ async def _start(rpc: RpcServer) -> None:
         raise StartError(str(error)) from None
 
 
-async def _prepare(config: Config, announce: Announce) -> None:
+def _hide_secrets(config: Config) -> None:
     for secret in secrets_of(config):
         register_secret(secret)
-    await asyncio.to_thread(prepare, config, announce)
 
 
 @asynccontextmanager

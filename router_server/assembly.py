@@ -24,6 +24,7 @@ from router_server.core.budget import Budget
 from router_server.core.checks import Checks
 from router_server.core.deadline import Timeouts
 from router_server.core.endings import Endings
+from router_server.core.engine import EngineSpec
 from router_server.core.engine_view import EngineView
 from router_server.core.funds import Ledger
 from router_server.core.limiter import Limiter, Limits
@@ -39,7 +40,7 @@ from router_server.core.replicas import EndpointOrder, ReplicatedTarget, least_l
 from router_server.core.router import Router, RouterSettings, no_direct
 from router_server.core.speeds import SpeedBoard
 from router_server.core.target import Destination, HealthCheck, Target, TargetSettings, Upstream
-from router_server.engines.wanted import engine_of, socket_of
+from router_server.engines.wanted import engine_of
 from router_server.inheritance import Change, Heritage, Providers, kept
 from router_server.pricing import cost_function
 from router_server.providers import load_kind
@@ -185,16 +186,17 @@ class _Parts:
         limits = Limits(
             provider.max_concurrency, provider.max_queue, provider.queue_timeout, provider.max_wait_boost
         )
-        before = self.heritage.upstream(self.config, name, endpoint)
+        spec = None if self.engines is None else engine_of(self.config, name, self.engines)
+        before = self.heritage.upstream(self.config, name, endpoint, spec.key if spec else "")
         limiter = before.limiter if before else Limiter(limits, self.clock)
         goes_on = before and not self.heritage.limits_changed(self.config, name, before, limits)
         if before and not goes_on:
             self.changes.append(partial(limiter.change, limits))
         adaptive = provider.adaptive
         fresh_adaptive = None if adaptive is None else Adaptive(limiter, adaptive.min, self.clock)
-        surroundings = _surroundings(self.config, name, self.engines)
+        surroundings = _surroundings(self.config, name, spec.socket if spec else "")
         reached = self.made.get(provider.kind, endpoint, settings, surroundings)
-        engine = before.engine if before else self.engine(name, limiter)
+        engine = self.engine(spec, limiter, before)
         fresh = Upstream(
             name=name,
             kind=provider.kind,
@@ -218,10 +220,14 @@ class _Parts:
         limits = self.config.providers[name].limits
         return None if limits is None else OwnLimit(self.quotas, Subject("provider", name, limits.quota))
 
-    def engine(self, name: str, limiter: Limiter) -> EngineView | None:
+    def engine(self, spec: EngineSpec | None, limiter: Limiter, before: Upstream | None) -> EngineView | None:
         """Return the view of a provider's engine, where it has one."""
-        spec = None if self.engines is None else engine_of(self.config, name, self.engines)
-        return None if spec is None else EngineView(limiter, spec.while_starting, spec.while_waking)
+        if spec is None:
+            return None
+        if before is None or before.engine is None:
+            return EngineView(limiter, spec.key, spec.while_starting, spec.while_waking)
+        self.changes.append(partial(before.engine.change, spec.while_starting, spec.while_waking))
+        return before.engine
 
     def target(self, name: str, target: TargetConfig, upstreams: Sequence[Upstream]) -> Destination:
         settings = TargetSettings(
@@ -306,14 +312,14 @@ class _Parts:
         self.changed()
 
 
-def _surroundings(config: Config, name: str, engines: Path | None = None) -> Surroundings:
+def _surroundings(config: Config, name: str, socket: str = "") -> Surroundings:
     provider = config.providers[name]
     return Surroundings(
         name=name,
         retry_after_cap=provider.retry_after_cap,
         max_connections=provider.max_concurrency + most_copies(config, name),
         models=tuple(target.model for target in config.targets.values() if target.provider == name),
-        socket="" if engines is None else socket_of(name, engines),
+        socket=socket,
     )
 
 

@@ -12,7 +12,7 @@ import tempfile
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
-from router_server.app import Announce, StartError, listen_http, reloaded
+from router_server.app import StartError, listen_http, reloaded
 from router_server.assembly import prepare
 from router_server.config import Config
 from router_server.config.secrets import secrets_of
@@ -27,6 +27,7 @@ from router_server.signals import hangup_signal, stop_signals
 from router_server.telemetry import register_secret
 from router_server.telemetry.logs import configure
 from router_server.workers import Task, WorkerError, Workers, divided, reserved, started
+from router_server.works import Announce
 
 _log = logging.getLogger(__name__)
 
@@ -68,7 +69,7 @@ async def _serve(
         sockets = [folder / f"worker-{number}.sock" for number in range(count)]
         engines = await stack.enter_async_context(engines_running(config, announce, told_to_stop))
         shares = _shares(config, address)
-        tasks = [Task(share, socket, engines) for share, socket in zip(shares, sockets, strict=True)]
+        tasks = [Task(share, socket, engines.folder) for share, socket in zip(shares, sockets, strict=True)]
         workers = await stack.enter_async_context(started(tasks))
         http_port = await _start_http(config, sockets, workers, stack)
         announce(served(config, int(address.rpartition(":")[2]), http_port))
@@ -77,9 +78,11 @@ async def _serve(
         async def apply(wanted: Config) -> None:
             for secret in secrets_of(wanted):
                 register_secret(secret)
-            await asyncio.to_thread(prepare, wanted, _log.info)
+            await asyncio.to_thread(prepare, wanted, announce)
+            await engines.prepare(wanted)
             await workers.give(_shares(wanted, address))
             await workers.give([Step.FOLLOW] * count)
+            engines.follow(wanted)
             logs.change(wanted.telemetry.log.format, wanted.telemetry.log.level)
 
         async def refuse() -> None:

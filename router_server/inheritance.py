@@ -65,8 +65,15 @@ class Heritage:
     destinations: Mapping[str, Destination] = field(default_factory=dict)
     routes: Mapping[str, Route] = field(default_factory=dict)
 
-    def upstream(self, config: Config, name: str, endpoint: str) -> Upstream | None:
-        """Return what speaks to the same API in the same way as this endpoint of a provider of ``config``."""
+    def upstream(self, config: Config, name: str, endpoint: str, engine: str) -> Upstream | None:
+        """Return what speaks to the same API in the same way as this endpoint of a provider of ``config``.
+
+        Args:
+            config: the new one.
+            name: of the provider.
+            endpoint: of the provider, empty where there is one only.
+            engine: the key of the provider's engine, empty where it has none.
+        """
         before = self.upstreams.get(f"{name}@{endpoint}" if endpoint else name)
         if before is None or name not in self.config.providers:
             return None
@@ -75,8 +82,9 @@ class Heritage:
             return None
         kind = load_kind(now.kind)
         same = kind.endpoints_of(was.settings).get(endpoint) == kind.endpoints_of(now.settings)[endpoint]
-        # With an engine it is the same engine, whatever else has changed: those are not exchanged.
-        return before if same or before.engine is not None else None
+        # What the same engine has learnt and taken on stays, whatever else of its provider has changed.
+        same_engine = before.engine is not None and before.engine.key == engine
+        return before if same or same_engine else None
 
     def limits_changed(self, config: Config, name: str, before: Upstream, limits: Limits) -> bool:
         """Tell whether the places of ``before`` are to be counted anew."""

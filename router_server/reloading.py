@@ -16,7 +16,6 @@ from typing import Any, Final
 from router_server.config import Config, ConfigError, Problem
 from router_server.config.problems import dotted
 from router_server.config.references import check
-from router_server.engines.wanted import engine_of
 from router_server.providers import SetupError
 
 _LIVE_KEYS: Final = {
@@ -45,16 +44,11 @@ class Source:
     path: Path | None = None
 
 
-class RefusedError(Exception):
-    """A configuration is valid, but not for a server that runs; the message says why and what to do."""
-
-
 def settled(running: Config, wanted: Config) -> tuple[Config, tuple[str, ...]]:
     """Return ``wanted`` as far as it can be had now, and the keys that stay as they are in ``running``.
 
     Raises:
         ConfigError: with what stays, it makes no sense.
-        RefusedError: it asks for what only a new start can give.
     """
     staying = [key for key in _FIXED_SECTIONS if getattr(running, key) != getattr(wanted, key)]
     updates: dict[str, Any] = {key: getattr(running, key) for key in _FIXED_SECTIONS}
@@ -65,7 +59,6 @@ def settled(running: Config, wanted: Config) -> tuple[Config, tuple[str, ...]]:
         updates[section] = now.model_copy(update=fixed)
     config = wanted.model_copy(update=updates)
     _check_whole(config)
-    _check_engines(running, config)
     return config, tuple(staying)
 
 
@@ -74,18 +67,6 @@ def _check_whole(config: Config) -> None:
     problems = tuple(Problem(0, dotted(found.path), found.message) for found in check(config, names))
     if problems:
         raise ConfigError("with what cannot change while the server runs", problems)
-
-
-def _check_engines(running: Config, wanted: Config) -> None:
-    for name in {*running.providers, *wanted.providers}:
-        specs = [
-            engine_of(one, name, Path("/")) if name in one.providers else None for one in (running, wanted)
-        ]
-        if specs[0] != specs[1]:
-            raise RefusedError(
-                f"providers.{name}: an engine that the router runs cannot come, change or go while it runs; "
-                "restart it for that"
-            )
 
 
 class Reloader:
@@ -131,7 +112,7 @@ class Reloader:
             wanted = await asyncio.to_thread(self._source.read)
             config, staying = settled(self.config, wanted)
             await self._apply(config)
-        except (ConfigError, RefusedError, SetupError) as error:
+        except (ConfigError, SetupError) as error:
             for line in str(error).splitlines():
                 _log.error("The configuration is refused and stays as it was: %s", line)
             await self._refused()

@@ -40,12 +40,12 @@ class Task:
     Attributes:
         config: with the worker's share of every limit.
         metrics_socket: where its metrics are fetched.
-        engines: the folder of the engines' sockets, where there are any; the parent runs them.
+        engines: the folder of the engines' sockets; the parent runs them.
     """
 
     config: Config
     metrics_socket: Path
-    engines: Path | None = None
+    engines: Path
 
 
 def divided(config: Config) -> Config:

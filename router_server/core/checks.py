@@ -99,7 +99,7 @@ class Checks:
     def engine_changed(self, upstream: Upstream) -> None:
         """What was known of the provider was about its engine as it was: ask anew."""
         upstream.healthy = None
-        self._asked[upstream].set()
+        self.ask(upstream)
         self._changed()
 
     async def check(self, upstream: Upstream, settings: HealthCheck, *, asked: bool = False) -> CheckReport:

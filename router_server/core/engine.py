@@ -28,6 +28,8 @@ class EngineState(StrEnum):
     """It died or was given up, and is started again when its time has come."""
     FAILED = "failed"
     """The same, after so many failures in a row that nobody should wait for it."""
+    LEAVING = "leaving"
+    """The configuration wants it no more: it takes no more calls, and ends with the last one in it."""
 
 
 RESTING = frozenset({EngineState.STOPPED, EngineState.DROWSY, EngineState.ASLEEP, EngineState.WAKING})
@@ -109,6 +111,11 @@ class EngineSpec:
     policy: EnginePolicy = field(default_factory=EnginePolicy)
     while_starting: WhileAway = WhileAway.NEXT
     while_waking: WhileAway = WhileAway.QUEUE
+
+    @property
+    def key(self) -> str:
+        """What tells the process apart from all others that this router has run, and will."""
+        return Path(self.socket).stem
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,12 +15,15 @@ from router_server.core.limiter import Limiter
 NOT_READY: Final = "engine_not_ready"
 """Why a call that finds the engine away, or waits for it in vain, goes elsewhere."""
 
+_NOBODY_WAITS: Final = frozenset({EngineState.FAILED, EngineState.LEAVING})
+
 
 class EngineView:
     """One engine.
 
     Args:
         limiter: the provider's; paused while the engine is not ready.
+        key: which engine it is.
         while_starting: what calls do while it starts, or waits to be started again.
         while_waking: what calls do while it sleeps or wakes.
 
@@ -34,6 +37,7 @@ class EngineView:
     def __init__(
         self,
         limiter: Limiter,
+        key: str = "",
         while_starting: WhileAway = WhileAway.NEXT,
         while_waking: WhileAway = WhileAway.QUEUE,
     ) -> None:
@@ -41,11 +45,17 @@ class EngineView:
         self.progress = 0
         self.ask: Callable[[], None] = lambda: None
         self.changed: Callable[[], None] = lambda: None
+        self.key = key
         self._limiter = limiter
         self._while_starting = while_starting
         self._while_waking = while_waking
         self._begun = False
         limiter.pause()
+
+    def change(self, while_starting: WhileAway, while_waking: WhileAway) -> None:
+        """Let calls that find it away do something else from now on."""
+        self._while_starting = while_starting
+        self._while_waking = while_waking
 
     @property
     def ready(self) -> bool:
@@ -62,7 +72,7 @@ class EngineView:
         """Tell whether a plan leaves it out: it is not ready, and no call can change that."""
         if self.at_call:
             return False
-        return self._while_starting is WhileAway.NEXT or self.status.state is EngineState.FAILED
+        return self._while_starting is WhileAway.NEXT or self.status.state in _NOBODY_WAITS
 
     @property
     def calls(self) -> int:
@@ -79,9 +89,15 @@ class EngineView:
             self._limiter.resume()
         else:
             self._limiter.pause()
-        if status.state is EngineState.FAILED:
+        if status.state in _NOBODY_WAITS:
             self._limiter.turn_away(NOT_READY)
         self.changed()
+
+    def forget(self) -> None:
+        """The engine is gone; another one like it may come."""
+        self._begun = False
+        self.status = EngineStatus(version=-1)
+        self._limiter.pause()
 
     def admits(self) -> bool:
         """A call comes: tell whether it may go there or wait, and wake an engine that rests."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -20,16 +19,33 @@ from router_server.engines.supervisor import Report, Supervisor
 class Desk:
     """Serves until closed.
 
-    Args:
-        supervisors: the engines by name.
+    Engines come and go by `add` and `remove`.
     """
 
-    def __init__(self, supervisors: Mapping[str, Supervisor]) -> None:
-        self._supervisors = supervisors
+    def __init__(self) -> None:
+        self._supervisors: dict[str, Supervisor] = {}
         self._callers: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server | None = None
-        for supervisor in supervisors.values():
-            supervisor.changed = self._tell_all
+
+    @property
+    def is_open(self) -> bool:
+        """Tell whether it listens."""
+        return self._server is not None
+
+    def add(self, supervisor: Supervisor) -> None:
+        """Tell everyone of an engine from now on."""
+        self._supervisors[supervisor.key] = supervisor
+        supervisor.changed = self._tell_all
+        for caller in self._callers:
+            supervisor.joined(caller)
+        self._tell_all(supervisor)
+
+    def remove(self, supervisor: Supervisor) -> None:
+        """Tell everyone that an engine is no more."""
+        del self._supervisors[supervisor.key]
+        line = json.dumps({"engine": supervisor.key, "gone": True}).encode() + b"\n"
+        for caller in self._callers:
+            caller.write(line)
 
     async def listen(self, path: Path) -> None:
         """Take the socket."""
@@ -59,7 +75,9 @@ class Desk:
 
     def _heard(self, caller: object, line: bytes) -> None:
         said = json.loads(line)
-        supervisor = self._supervisors[said["engine"]]
+        supervisor = self._supervisors.get(said["engine"])
+        if supervisor is None:
+            return  # it has gone in the meantime
         # First the wish: a report without calls would be leave to sleep.
         if said["wanted"]:
             supervisor.want()
@@ -72,4 +90,4 @@ class Desk:
 
 
 def _line(supervisor: Supervisor) -> bytes:
-    return json.dumps({"engine": supervisor.name, **asdict(supervisor.status)}).encode() + b"\n"
+    return json.dumps({"engine": supervisor.key, **asdict(supervisor.status)}).encode() + b"\n"

@@ -123,7 +123,7 @@ class Lifecycle:
     def ended(self, cause: str) -> Action | None:
         """The process has ended; ``cause`` says how, where it was not told to."""
         expected, self._ending, self._alive = self._ending, False, False
-        if self._over:
+        if self._over or self._state is EngineState.LEAVING:
             return None
         if self._state in {EngineState.DROWSY, EngineState.ASLEEP}:
             self._falling_asleep = False
@@ -198,6 +198,23 @@ class Lifecycle:
             return self.give_up("it did not wake")
         self._become_ready()
         return None
+
+    def change(self, policy: EnginePolicy, *, sleeps: bool) -> None:
+        """Go by another policy from now on."""
+        self._policy = policy
+        self._sleeps = sleeps
+
+    def retire(self) -> Action | None:
+        """It is wanted no more: end for good, once nobody has a call in it."""
+        taking = self._state is EngineState.READY
+        self._move(EngineState.LEAVING)
+        if not self._alive:
+            self._over = True
+        return self._end() if self._alive and not taking else None
+
+    def all_left(self) -> Action | None:
+        """Everyone who could call knows that it is leaving, and has nothing in it."""
+        return self._end() if self._state is EngineState.LEAVING and self._alive else None
 
     def stop(self) -> Action | None:
         """End for good, with the router."""

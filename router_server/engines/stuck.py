@@ -15,10 +15,13 @@ class StuckWatch:
     Args:
         limit: seconds after which that is too long; None: never.
         clock: monotonic seconds.
+
+    Attributes:
+        limit: may change at any time.
     """
 
     def __init__(self, limit: float | None, clock: Callable[[], float]) -> None:
-        self._limit = limit
+        self.limit = limit
         self._clock = clock
         self._mark: Hashable = None
         self._since: float | None = None
@@ -41,7 +44,7 @@ class StuckWatch:
             return False
         if self._since is None or mark != self._mark:
             self._mark, self._since = mark, now
-        return self._limit is not None and now - self._since >= self._limit
+        return self.limit is not None and now - self._since >= self.limit
 
     def reset(self) -> None:
         """Forget what was seen: the engine is another."""

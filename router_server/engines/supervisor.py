@@ -77,6 +77,11 @@ class Supervisor:
         self.changed: Callable[[Supervisor], None] = lambda _self: None
 
     @property
+    def key(self) -> str:
+        """What tells it apart from every other engine."""
+        return self._spec.key
+
+    @property
     def status(self) -> EngineStatus:
         """How the engine is."""
         return self._life.status
@@ -86,6 +91,21 @@ class Supervisor:
         self._do(self._life.begin())
         self._spawn(self._tick())
         self._spawn(self._check())
+
+    def change(self, spec: EngineSpec) -> None:
+        """Go by ``spec`` from now on, which describes the same process."""
+        self._spec = spec
+        self._life.change(spec.policy, sleeps=spec.sleeps)
+        self._surface.change(spec.policy.check_timeout)
+        self._stuck.limit = spec.policy.stuck_after
+
+    async def retire(self) -> None:
+        """Let the calls in the engine end, then the engine; when this returns, no process of it is left."""
+        self._do(self._life.retire())
+        while self._life.alive:
+            self._leave()
+            await asyncio.sleep(_TICK)
+        await self.stop()
 
     async def stop(self) -> None:
         """End the engine; when this returns, no process of it is left."""
@@ -131,9 +151,18 @@ class Supervisor:
         self._reports.pop(who, None)
 
     def _ask_to_sleep(self) -> None:
-        version = self._life.status.version
-        if all(report.version == version and not report.calls for report in self._reports.values()):
+        if self._is_left_alone:
             self._do(self._life.all_agree())
+
+    def _leave(self) -> None:
+        if self._is_left_alone:
+            self._do(self._life.all_left())
+
+    @property
+    def _is_left_alone(self) -> bool:
+        """Tell whether all who make calls have heard how it is now, and have none in it."""
+        version = self._life.status.version
+        return all(report.version == version and not report.calls for report in self._reports.values())
 
     async def _tick(self) -> None:
         while True:

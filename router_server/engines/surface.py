@@ -38,12 +38,16 @@ class Surface:
     """
 
     def __init__(self, socket: str, timeout: float) -> None:
-        self._quick = aiohttp.ClientTimeout(total=timeout)
+        self.change(timeout)
         self._session = aiohttp.ClientSession(
             connector=aiohttp.UnixConnector(socket, force_close=True),
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=False,
         )
+
+    def change(self, timeout: float) -> None:
+        """Wait another time for `well` and `load`."""
+        self._quick = aiohttp.ClientTimeout(total=timeout)
 
     async def well(self) -> bool:
         """Tell whether it says that it is well."""

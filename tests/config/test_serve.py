@@ -8,7 +8,7 @@ import pytest
 from pydantic import SecretStr
 
 from router_server.config import load
-from router_server.engines.wanted import engine_of, socket_of
+from router_server.engines.wanted import engine_of
 from tests.config.reading import config_of, only_mistake
 
 FILE = """\
@@ -70,11 +70,23 @@ def test_a_command_line_comes_of_it() -> None:
     assert spec is not None
     module = "vllm.entrypoints.openai.api_server"
     assert spec.command == (
-        *("py", "-m", module, "--model", "m", "--uds", socket_of("v", Path("/f"))),
+        *("py", "-m", module, "--model", "m", "--uds", spec.socket),
         *("--max-model-len", "4096", "--x", "0.5"),
     )
     assert spec.env == {"A": "1"}
     assert spec.without == {"VLLM_API_KEY"}
+
+
+def test_an_engine_is_another_one_only_where_its_process_would_be() -> None:
+    def key(keys: str = "", more: str = "", folder: str = "/f") -> str:
+        spec = engine_of(config_of(file(keys, more)), "v", Path(folder))
+        assert spec is not None
+        return spec.key
+
+    usual = key()
+    assert key("idle_sleep: 1m") == key("while_starting: queue") == key(more="max_queue: 3") == usual
+    others = [key("args: [--x]"), key("env: {A: 1}"), key("env: {A_TOKEN: s}"), key(more="api_key: k")]
+    assert len({usual, *others, key("env: {A_TOKEN: t}"), key(folder="/g")}) == 7
 
 
 def test_an_interpreter_with_a_slash_counts_from_the_files_folder(tmp_path: Path) -> None:

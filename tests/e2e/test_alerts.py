@@ -11,10 +11,10 @@ from tempfile import TemporaryDirectory
 from textwrap import dedent
 
 import pytest
+from router_server.state.store import key
 
 from router_server.alerting import Webhook
 from router_server.core import shared
-from router_server.state.store import key
 from tests.e2e.serving import answer, chat, serving
 from tests.state.servers import SharedServer, shared_server
 from tests.upstream import End, Reply, Upstream, json_reply
@@ -64,8 +64,8 @@ async def test_of_two_servers_one_tells_that_a_target_is_down_and_one_that_it_is
             assert (await one.stub.Chat(chat(), timeout=10)).route.target == "b1"
             a.on("/v1/models", json_reply({"object": "list", "data": []}))
             await hook.requested(2)
-            assert one.server.state.shared is not two.server.state.shared
-            report = await one.server.state.shared.fields(key("health", f"a~{socket.gethostname()}"))
+            assert one.server.works.state.shared is not two.server.works.state.shared
+            report = await one.server.works.state.shared.fields(key("health", f"a~{socket.gethostname()}"))
         assert said(hook) == [
             "Target a1 (model m of a) is down: http_401.",
             "Target a1 (model m of a) is back.",
@@ -92,7 +92,7 @@ async def test_others_may_tell_people_something_too() -> None:
         a.always(json_reply({"object": "list", "data": []}))
         hook.always(json_reply({}))
         async with serving(configuration(a, b, hook)) as served, asyncio.timeout(30):
-            alerts = served.server.alerting.alerts
+            alerts = served.server.works.alerting.alerts
             assert alerts is not None
             for _ in range(2):
                 await alerts.raised("budget/team/0.8", "Team has spent 80 % of its budget.", life=60.0)

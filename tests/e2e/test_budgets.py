@@ -49,7 +49,7 @@ def budget(nano: int, *more: str) -> str:
 
 async def spent(served: Served, subject: str) -> int:
     """Return what has been spent of a budget today."""
-    ledger = served.server.ledger
+    ledger = served.server.works.ledger
     assert ledger is not None
     await ledger.flush()
     [account] = [one for one in ledger.accounts if one.budget.subject == subject]
@@ -83,8 +83,8 @@ async def test_a_call_that_does_not_fit_is_refused_until_the_period_ends(streami
             assert failure.pushback == ("-1" if failure.retry_after > 10 else failure.pushback)
             assert failure.metadata["attempt.1"].split() == ["a1", "a", "budget", "skipped"]
             assert (await spent(served, "route/chat"), len(a.requests), len(b.requests)) == (2 * COST, 2, 0)
-            assert served.server.ledger is not None
-            [use] = served.server.ledger.uses()
+            assert served.server.works.ledger is not None
+            [use] = served.server.works.ledger.uses()
             assert (use.subject, use.word, use.used) == ("route/chat", "daily", 2 * COST / (COST + RESERVED))
             assert served.idle
 

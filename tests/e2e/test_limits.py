@@ -92,7 +92,7 @@ async def idle(served: Served) -> None:
 
 async def settled(served: Served) -> None:
     """Return once nothing is being settled any more."""
-    while (quotas := served.server.quotas)._settling:
+    while (quotas := served.server.works.quotas)._settling:
         await asyncio.wait(set(quotas._settling))
 
 
@@ -260,7 +260,7 @@ async def test_without_the_shared_state_each_replica_grants_its_part(server: Sha
         text = config(upstream, redis=server.url, requests_per_minute=7)
         replicas = [await stack.enter_async_context(serving(text)) for _ in range(3)]
         for replica in replicas:
-            await replica.server.state._presence.say()
+            await replica.server.works.state._presence.say()
         server.kill()
         granted = []
         for replica in replicas:
@@ -321,7 +321,7 @@ async def test_a_shared_state_that_says_nothing_is_asked_three_times(
         answering() as upstream,
         serving(config(upstream, redis=server.url, requests_per_minute=1000)) as served,
     ):
-        state = served.server.state
+        state = served.server.works.state
         server.freeze()
         for _ in range(6):
             assert (await served.stub.Chat(chat(), metadata=A)).message.content

@@ -58,8 +58,8 @@ async def test_health_follows_it_and_calls_do_not_need_it(server: SharedServer) 
     ):
         await reached(seen, "SERVING")
         server.kill()
-        while not running.server.state.degraded:
-            await running.server.state._presence.say()
+        while not running.server.works.state.degraded:
+            await running.server.works.state._presence.say()
         await reached(seen, "NOT_SERVING")
         assert (await running.stub.Chat(chat())).message.content
         assert running.server.health.ready

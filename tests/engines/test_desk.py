@@ -14,13 +14,15 @@ import pytest
 
 from router_server.config.loading import read
 from router_server.engines.running import engines_running
+from router_server.engines.wanted import engines_of
 from tests.engines.fakes import PATIENCE, FakeEngine, fake, until
 from tests.engines.test_idle import SLEEPY
 from tests.engines.test_serve import config
 
 
 class Caller:
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, key: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._key = key
         self._reader = reader
         self._writer = writer
 
@@ -33,7 +35,7 @@ class Caller:
                     return int(said["version"])
 
     def says(self, version: int, *, calls: int = 0, wanted: bool = False) -> None:
-        report = {"engine": "local", "version": version, "calls": calls, "progress": 0, "wanted": wanted}
+        report = {"engine": self._key, "version": version, "calls": calls, "progress": 0, "wanted": wanted}
         self._writer.write(json.dumps(report).encode() + b"\n")
 
     def leaves(self) -> None:
@@ -43,9 +45,9 @@ class Caller:
 @asynccontextmanager
 async def caller_of(engine: FakeEngine) -> AsyncIterator[Caller]:
     settings = read(dedent(config(engine, **SLEEPY)), {}, origin="test")
-    async with engines_running(settings, lambda _line: None, asyncio.Event()) as folder:
-        assert folder is not None
-        caller = Caller(*await asyncio.open_unix_connection(folder / "desk"))
+    async with engines_running(settings, lambda _line: None, asyncio.Event()) as engines:
+        (key,) = engines_of(settings, engines.folder)
+        caller = Caller(key, *await asyncio.open_unix_connection(engines.folder / "desk"))
         yield caller
         caller.leaves()
 

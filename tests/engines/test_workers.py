@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -109,6 +110,37 @@ async def test_it_sleeps_when_no_worker_needs_it_and_wakes_for_any(folder: Path)
         told = await running.metrics()
         assert 'modelrouter_engine_wakes_total{provider="local"} 3.0' in told
         assert 'modelrouter_engine_restarts_total{provider="local"} 0.0' in told
+
+
+async def test_all_workers_leave_an_engine_for_another_one_and_for_none(folder: Path) -> None:
+    engine = fake(folder)
+    async with fleet(folder, engine) as running:
+        target = running.word_after("Serving on ")
+        path = folder / "router.yaml"
+        before = path.read_text()
+
+        async def answers() -> set[str]:
+            return set(await asyncio.gather(*(ask(target) for _ in range(8))))
+
+        await until(lambda: "local: ready after" in running.out.read_text())
+        engine.order("stuck")
+        calls = [asyncio.create_task(ask(target)) for _ in range(8)]
+        await until(lambda: len(engine.calls) == 8)
+        path.write_text(before.replace("model: fake-model", "model: other-model"))
+        running.process.send_signal(signal.SIGHUP)
+        await until(lambda: "local: wanted no more" in running.out.read_text())
+        await asyncio.sleep(1.0)
+        assert len(engine.lives) == 1, "there are calls in it, of both workers"
+        engine.order()
+        assert set(await asyncio.gather(*calls)) == {f"fake-model in {engine.lives[0][0]}"}
+        await until(lambda: running.out.read_text().count("local: ready after") == 2)
+        assert not alive(engine.lives[0][0])
+        assert await answers() == {f"other-model in {engine.lives[1][0]}"}
+
+        path.write_text(before.replace("kind: vllm, serve:", "kind: mock, reply: nobody} # "))
+        running.process.send_signal(signal.SIGHUP)
+        await until(lambda: not alive(engine.lives[1][0]))
+        assert await answers() == {"nobody"}
 
 
 async def ask(target: str) -> str:
