@@ -11,10 +11,10 @@ from tempfile import TemporaryDirectory
 from textwrap import dedent
 
 import pytest
-from router_server.state.store import key
 
 from router_server.alerting import Webhook
 from router_server.core import shared
+from router_server.state.store import key
 from tests.e2e.serving import answer, chat, serving
 from tests.state.servers import SharedServer, shared_server
 from tests.upstream import End, Reply, Upstream, json_reply
