@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from hashlib import sha256
 
 from router_server.core.errors import Outcome, Reason, RouterError
@@ -16,6 +16,7 @@ from router_server.core.needs import estimate_prompt, longest_answer
 from router_server.core.observer import CallRecord
 from router_server.core.principal import Principal, Quota
 from router_server.core.quotas import QuotaExceededError, Quotas, Reservation, Subject, refusal
+from router_server.core.record import replace
 from router_server.core.results import ChatResult, EmbedResult, Invocation, ModelInfo, StreamEvent
 from router_server.core.service import CallRouter
 from router_server.core.shared import be_patient_once

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from router_server.core.record import record
+from router_server.core.record import Record
 
 _BUCKETS = 10
 """The failure rate's window slides in tenths."""
@@ -40,8 +40,7 @@ class BreakerSettings:
     success_threshold: int = 2
 
 
-@record(eq=False, frozen=True, slots=True)
-class Pass:
+class Pass(Record, frozen=True, eq=False):
     """Leave to make one call; to be handed back exactly once, with its result."""
 
     generation: int

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
 from router_server.core.packing import digest
+from router_server.core.record import replace
 from router_server.core.replay import Replays, Shelf, Ticket
 from router_server.core.results import (
     ChatResult,

@@ -18,7 +18,7 @@ from router_server.core.errors import (
     UpstreamError,
 )
 from router_server.core.plan import Plan
-from router_server.core.record import record
+from router_server.core.record import Record
 from router_server.core.verdict import deadline_error, exhausted, refusal
 
 _MOST_WAITS = 10
@@ -28,8 +28,7 @@ _CLOCK_RESOLUTION = 0.001
 """Seconds by which a timer may fire before its time."""
 
 
-@record(frozen=True, slots=True)
-class Step:
+class Step(Record, frozen=True):
     """Ask this target after ``wait`` seconds; ``others_left`` tells whether another may follow.
 
     ``hedge`` tells that another target is being asked, so that this one is not worth waiting for a permit;

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from router_server.core.record import record
+from router_server.core.record import Record
 
 MIN_ATTEMPT = 0.1
 """Seconds that an attempt needs to be worth starting."""
@@ -45,8 +45,7 @@ class Timeouts:
     unary: float = 120.0
 
 
-@record(frozen=True, slots=True)
-class Deadline:
+class Deadline(Record, frozen=True):
     """The moment at which a call is over."""
 
     at: float
@@ -67,8 +66,7 @@ def deadline_of(now: float, timeout: float | None, default: float) -> Deadline:
     return Deadline(now + timeout - min(_MARGIN, timeout * _MARGIN))
 
 
-@record(frozen=True, slots=True)
-class Timer:
+class Timer(Record, frozen=True):
     """A limit as it applies, and as it was configured; both in seconds."""
 
     limit: float

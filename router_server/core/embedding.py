@@ -6,10 +6,10 @@ All or nothing: every input has its vector, or the call has an error that names 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from router_server.core.errors import Outcome, UpstreamError
 from router_server.core.provider import Provider, UpstreamEmbed
+from router_server.core.record import replace
 from router_server.core.types import Embeddings, EmbedRequest, Usage, Vectors
 
 _INPUT_REFUSED = frozenset({Outcome.INVALID_REQUEST, Outcome.CONTEXT_LENGTH, Outcome.CONTENT_FILTER})

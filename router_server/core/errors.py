@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import Enum, StrEnum, auto
 from typing import Final
 
-from router_server.core.record import record
+from router_server.core.record import Record
 from router_server.core.types import Usage
 
 
@@ -185,8 +185,7 @@ class Violation:
     description: str
 
 
-@record(frozen=True, slots=True)
-class AttemptSummary:
+class AttemptSummary(Record, frozen=True):
     """One try, as the caller sees it; times in seconds."""
 
     target: str

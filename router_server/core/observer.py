@@ -7,11 +7,10 @@ carry the trace context on. Refuses to know what becomes of a record.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
-from typing import Final, Protocol
+from typing import ClassVar, Final, Protocol
 
 from router_server.core.errors import Outcome, Phase, Reason
-from router_server.core.record import record
+from router_server.core.record import Record, field
 from router_server.core.types import (
     ChatRequest,
     EmbedRequest,
@@ -23,28 +22,30 @@ from router_server.core.types import (
 )
 
 
-@record(frozen=True, slots=True)
-class CallStart:
+class CallStart(Record, frozen=True):
     """A call that is about to be routed; ``arm`` is that of the route's experiment, or ``shadow``.
 
     ``principal`` is who calls, empty where nobody asks who it is.
     """
 
+    unsaid: ClassVar[frozenset[str]] = frozenset({"request"})
+
     call_id: str
     operation: Operation
     route: str
-    request: ChatRequest | EmbedRequest = field(repr=False)
+    request: ChatRequest | EmbedRequest
     arm: str = ""
     principal: str = ""
 
 
-@record(frozen=True, slots=True)
-class AttemptStart:
+class AttemptStart(Record, frozen=True):
     """A target is about to be asked.
 
     ``number`` counts the call's attempts from 1; ``hedge`` tells that another attempt is still running.
     ``endpoint`` says which of the provider's endpoints it is, and is empty where there is one only.
     """
+
+    unsaid: ClassVar[frozenset[str]] = frozenset({"request"})
 
     call_id: str
     operation: Operation
@@ -56,13 +57,12 @@ class AttemptStart:
     number: int
     server_address: str = ""
     server_port: int | None = None
-    request: ChatRequest | EmbedRequest | None = field(default=None, repr=False)
+    request: ChatRequest | EmbedRequest | None = None
     hedge: bool = False
     endpoint: str = ""
 
 
-@record(frozen=True, slots=True)
-class AttemptRecord:
+class AttemptRecord(Record, frozen=True):
     """One finished attempt; times in seconds.
 
     ``queue_wait`` is part of ``duration``; ``time_to_first_token`` counts from the moment that the permit
@@ -70,6 +70,8 @@ class AttemptRecord:
     ``time_per_token`` is the mean over the tokens after the first. ``answer`` is the whole message, for
     those who were told to record contents. ``engine`` is what the engine itself says of its time.
     """
+
+    unsaid: ClassVar[frozenset[str]] = frozenset({"answer"})
 
     start: AttemptStart
     outcome: Outcome
@@ -82,7 +84,7 @@ class AttemptRecord:
     usage: Usage | None = None
     reported_model: str = ""
     finish_reason: FinishReason | None = None
-    answer: Message | None = field(default=None, repr=False)
+    answer: Message | None = None
     engine: EngineTimes | None = None
 
     @property
@@ -93,8 +95,7 @@ class AttemptRecord:
         return tokens / seconds if self.outcome is Outcome.OK and tokens and seconds > 0 else None
 
 
-@record(frozen=True, slots=True)
-class CallRecord:
+class CallRecord(Record, frozen=True):
     """One finished call; times in seconds. ``error`` None means success; ``target`` is who answered."""
 
     start: CallStart
@@ -119,8 +120,7 @@ class CallRecord:
         return sum(costs) if costs else None
 
 
-@record(frozen=True, slots=True)
-class Failover:
+class Failover(Record, frozen=True):
     """A call went from one target to another; ``reason`` is the outcome that made it."""
 
     route: str
@@ -186,8 +186,7 @@ class Observer(Protocol):
         """A target's breaker went from one state to another: closed, open, half_open."""
 
 
-@record(frozen=True, slots=True)
-class RpcStart:
+class RpcStart(Record, frozen=True):
     """An RPC came in. ``metadata`` holds only the keys that the router reads; never credentials.
 
     ``method`` is the full name without the leading slash, ``modelrouter.v1.ModelRouterService/Chat``.
@@ -199,8 +198,7 @@ class RpcStart:
     metadata: Mapping[str, str] = field(default_factory=dict)
 
 
-@record(frozen=True, slots=True)
-class RpcRecord:
+class RpcRecord(Record, frozen=True):
     """A finished RPC: ``code`` is the name of its gRPC status, ``call`` what was routed, if anything was.
 
     ``principal`` is who called, empty where that is not known.

@@ -7,7 +7,6 @@ else of them. Another version of the router may not know what this one wrote: th
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
 from enum import Enum
 from hashlib import sha256
 from typing import Any, Final
@@ -15,6 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from router_server.core import errors, results, types
+from router_server.core.record import Record
 
 _KNOWN: Final[dict[str, Any]] = {
     kind.__name__: kind
@@ -75,8 +75,8 @@ def unpack(data: bytes) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    if is_dataclass(value):
-        inside = [_plain(getattr(value, field.name)) for field in fields(value) if field.init]
+    if isinstance(value, Record):
+        inside = [_plain(getattr(value, name)) for name in value.__struct_fields__]
         return {type(value).__name__: inside}
     if isinstance(value, Enum):
         return {type(value).__name__: [value.value]}

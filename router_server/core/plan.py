@@ -16,15 +16,14 @@ from router_server.core.errors import (
     Violation,
 )
 from router_server.core.provider import Capability
-from router_server.core.record import record
+from router_server.core.record import Record
 from router_server.core.types import ChatRequest, EmbedRequest, Operation
 
 MOST_ENDPOINTS = 4
 """How many endpoints of one target a call asks: a prompt that kills engines must not go through a fleet."""
 
 
-@record(frozen=True, slots=True)
-class Candidate:
+class Candidate(Record, frozen=True):
     """A target as a plan sees it.
 
     Attributes:
@@ -87,8 +86,7 @@ def ordered(candidates: Sequence[Candidate], _demand: Demand) -> Sequence[Candid
     return candidates
 
 
-@record(frozen=True, slots=True)
-class Skip:
+class Skip(Record, frozen=True):
     """A target that could answer but was not asked, and why; ``wait`` is its rest in seconds.
 
     Of a target with several endpoints the one that will be well soonest stands for all.
@@ -99,8 +97,7 @@ class Skip:
     wait: float = 0.0
 
 
-@record(frozen=True, slots=True)
-class Plan:
+class Plan(Record, frozen=True):
     """The targets to try, in order.
 
     Attributes:

@@ -7,12 +7,12 @@ it sends one request and either answers or raises `UpstreamError`. Everything el
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol, runtime_checkable
 
 from router_server.core.engine import EngineSpec
-from router_server.core.record import record
+from router_server.core.record import Record, field
 from router_server.core.types import Answer, ChatRequest, Embeddings, EmbedRequest, Json, Message, StreamItem
 
 
@@ -46,8 +46,7 @@ class Capability(StrEnum):
     EMBED_TASK = "embed_task"
 
 
-@record(frozen=True, slots=True)
-class UpstreamChat:
+class UpstreamChat(Record, frozen=True):
     """One chat request for one upstream.
 
     Attributes:
@@ -76,8 +75,7 @@ class UpstreamChat:
         return self.request.messages
 
 
-@record(frozen=True, slots=True)
-class UpstreamEmbed:
+class UpstreamEmbed(Record, frozen=True):
     """One batch of texts for one upstream; the fields are as in `UpstreamChat`."""
 
     model: str

@@ -1,23 +1,26 @@
-"""Dataclasses of which a call makes dozens: frozen for whoever checks types, plain slots for the interpreter.
+"""The values of which a call makes dozens: frozen, compared field by field, and made in C.
 
-A frozen dataclass stores each field through ``object.__setattr__``. One of ten fields takes 3 to 10 times as
-long to make as a plain one (Python 3.11), and a call makes about 30 of them. So here only mypy holds that
-nobody changes a record. What is made once, such as settings, stays a frozen dataclass.
+A frozen dataclass of ten fields takes 25,000 instructions to make where its fields are named, a plain one
+8,000, and a record 1,500 (Python 3.11). What is made once, such as settings, stays a dataclass.
 """
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import ClassVar
 
-if TYPE_CHECKING:
-    from dataclasses import dataclass as record
-else:
-
-    def record(*, frozen: bool, slots: bool, eq: bool = True) -> Callable[[type], type]:
-        """Decorate a class as ``dataclass(frozen=True)`` does, equality and hash included; see above."""
-        return dataclasses.dataclass(slots=slots, eq=eq, unsafe_hash=eq and frozen)
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 
-__all__ = ["record"]
+class Record(Struct, frozen=True, gc=False):
+    """A frozen value. It is no business of the garbage collector, so it must not lead back to itself."""
+
+    unsaid: ClassVar[frozenset[str]] = frozenset()
+    """Fields that no repr shows: they hold what was said, which must not reach a log."""
+
+    def __repr__(self) -> str:
+        shown = [name for name in self.__struct_fields__ if name not in self.unsaid]
+        return f"{type(self).__name__}({', '.join(f'{name}={getattr(self, name)!r}' for name in shown)})"
+
+
+__all__ = ["Record", "field", "replace"]

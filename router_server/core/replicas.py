@@ -9,9 +9,9 @@ on. A second router hidden inside a provider would have had to do all that again
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 from router_server.core.plan import Candidate, Demand
+from router_server.core.record import replace
 from router_server.core.target import Target, TargetSettings
 
 EndpointOrder = Callable[[Sequence[Target], Demand], Sequence[Target]]

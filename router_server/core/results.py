@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import field
+from typing import ClassVar
 
 from router_server.core.errors import AttemptSummary
 from router_server.core.observer import CallRecord
 from router_server.core.principal import Principal
 from router_server.core.quotas import Standing
-from router_server.core.record import record
+from router_server.core.record import Record
 from router_server.core.types import Answer, Delta, FinishReason, Operation, Usage, Vectors
 
 
-@record(frozen=True, slots=True)
-class Trail:
+class Trail(Record, frozen=True):
     """Who answered, and who was tried before; the attempt that answers is last."""
 
     route: str
@@ -28,8 +27,7 @@ class Trail:
     """True where the target that answered is not the plan's first: callers are told in a trailer."""
 
 
-@record(frozen=True, slots=True)
-class ChatResult:
+class ChatResult(Record, frozen=True):
     """A whole answer. ``model`` is the route as the caller named it."""
 
     call_id: str
@@ -39,8 +37,7 @@ class ChatResult:
     trail: Trail
 
 
-@record(frozen=True, slots=True)
-class EmbedResult:
+class EmbedResult(Record, frozen=True):
     """One vector per input, in order."""
 
     call_id: str
@@ -50,8 +47,7 @@ class EmbedResult:
     trail: Trail
 
 
-@record(frozen=True, slots=True)
-class Started:
+class Started(Record, frozen=True):
     """The first event: sent together with the first delta."""
 
     call_id: str
@@ -59,8 +55,7 @@ class Started:
     trail: Trail
 
 
-@record(frozen=True, slots=True)
-class Reset:
+class Reset(Record, frozen=True):
     """The stream goes on with another target; ``resumed`` False means: forget every delta so far."""
 
     reason: str
@@ -68,8 +63,7 @@ class Reset:
     resumed: bool
 
 
-@record(frozen=True, slots=True)
-class Finished:
+class Finished(Record, frozen=True):
     """The last event: the answer is complete."""
 
     finish_reason: FinishReason
@@ -77,16 +71,14 @@ class Finished:
     trail: Trail
 
 
-@record(frozen=True, slots=True)
-class Heartbeat:
+class Heartbeat(Record, frozen=True):
     """Nothing happened for a while, and the call is alive."""
 
 
 StreamEvent = Started | Delta | Reset | Finished | Heartbeat
 
 
-@record(frozen=True, slots=True)
-class ModelInfo:
+class ModelInfo(Record, frozen=True):
     """A route as its callers see it."""
 
     name: str
@@ -99,8 +91,7 @@ def _unheard(_standing: Standing) -> None:
     """Nobody asks."""
 
 
-@record(frozen=True, slots=True)
-class Invocation:
+class Invocation(Record, frozen=True):
     """What the edge knows of one call: its id, and the seconds the caller gives it (None: no deadline).
 
     Attributes:
@@ -109,8 +100,10 @@ class Invocation:
         ended: told of the call when it is over, if it was routed at all.
     """
 
+    unsaid: ClassVar[frozenset[str]] = frozenset({"stands", "ended"})
+
     call_id: str
     timeout: float | None = None
     principal: Principal | None = None
-    stands: Callable[[Standing], None] = field(default=_unheard, repr=False)
-    ended: Callable[[CallRecord], None] | None = field(default=None, repr=False)
+    stands: Callable[[Standing], None] = _unheard
+    ended: Callable[[CallRecord], None] | None = None

@@ -11,11 +11,12 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
 from router_server.core.errors import RouterError
+from router_server.core.record import replace
 from router_server.core.results import ChatResult, EmbedResult, Invocation, ModelInfo, StreamEvent
 from router_server.core.service import CallRouter
 from router_server.core.types import ChatRequest, EmbedRequest, Routing

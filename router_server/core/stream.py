@@ -7,10 +7,10 @@ grammar. It refuses to know targets, timers and tasks. `merge` joins what may tr
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from enum import Enum, auto
 
 from router_server.core.needs import estimate_tokens
+from router_server.core.record import replace
 from router_server.core.results import Finished, Reset, Started, StreamEvent, Trail
 from router_server.core.types import (
     ChatRequest,

@@ -7,7 +7,6 @@ call's recovery decides whether the next target starts over, continues, or nobod
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import cast
 
@@ -19,6 +18,7 @@ from router_server.core.journey import Journey
 from router_server.core.outbox import Outbox, ReaderStalledError
 from router_server.core.provider import Capability
 from router_server.core.race import Race
+from router_server.core.record import replace
 from router_server.core.results import Trail
 from router_server.core.stream import StreamMachine, may_resume
 from router_server.core.types import ChatRequest, FinishReason, StreamItem, StreamRecovery, Usage

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from router_server.core.adaptive import Adaptive
@@ -28,6 +28,7 @@ from router_server.core.own_limit import OwnLimit
 from router_server.core.pace import Pace
 from router_server.core.plan import Candidate, Demand, Strategy, ordered
 from router_server.core.provider import Capability, Provider
+from router_server.core.record import replace
 from router_server.core.status import CheckReport
 from router_server.core.types import (
     ChatRequest,

@@ -7,11 +7,10 @@ JSON.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
 from enum import StrEnum
-from typing import Any
+from typing import Any, ClassVar
 
-from router_server.core.record import record
+from router_server.core.record import Record, field
 
 Json = Mapping[str, Any]
 
@@ -41,27 +40,26 @@ class MediaDetail(StrEnum):
     HIGH = "high"
 
 
-@record(frozen=True, slots=True)
-class Text:
+class Text(Record, frozen=True):
     """A piece of text."""
 
     text: str
     opaque_state: bytes = b""
 
 
-@record(frozen=True, slots=True)
-class Blob:
+class Blob(Record, frozen=True):
     """Inline bytes, an image for example."""
 
+    unsaid: ClassVar[frozenset[str]] = frozenset({"data"})
+
     mime_type: str
-    data: bytes = field(repr=False)
+    data: bytes
     filename: str = ""
     detail: MediaDetail | None = None
     opaque_state: bytes = b""
 
 
-@record(frozen=True, slots=True)
-class FileRef:
+class FileRef(Record, frozen=True):
     """Content that the upstream fetches by itself from ``uri``."""
 
     mime_type: str
@@ -70,8 +68,7 @@ class FileRef:
     opaque_state: bytes = b""
 
 
-@record(frozen=True, slots=True)
-class ToolCall:
+class ToolCall(Record, frozen=True):
     """A function that the model wants called; ``arguments_json`` is the model's own text."""
 
     id: str
@@ -80,8 +77,7 @@ class ToolCall:
     opaque_state: bytes = b""
 
 
-@record(frozen=True, slots=True)
-class ToolResult:
+class ToolResult(Record, frozen=True):
     """What the function returned, answering the call with the same id."""
 
     tool_call_id: str
@@ -90,16 +86,14 @@ class ToolResult:
     opaque_state: bytes = b""
 
 
-@record(frozen=True, slots=True)
-class Reasoning:
+class Reasoning(Record, frozen=True):
     """The model's thinking, where the provider shows it."""
 
     text: str
     opaque_state: bytes = b""
 
 
-@record(frozen=True, slots=True)
-class Refusal:
+class Refusal(Record, frozen=True):
     """The model's own words for declining."""
 
     text: str
@@ -109,8 +103,7 @@ class Refusal:
 Part = Text | Blob | FileRef | ToolCall | ToolResult | Reasoning | Refusal
 
 
-@record(frozen=True, slots=True)
-class Message:
+class Message(Record, frozen=True):
     """One turn of a conversation."""
 
     role: Role
@@ -118,8 +111,7 @@ class Message:
     name: str = ""
 
 
-@record(frozen=True, slots=True)
-class Tool:
+class Tool(Record, frozen=True):
     """A function offered to the model; the schema is JSON Schema text, already known to be an object."""
 
     name: str
@@ -136,8 +128,7 @@ class ToolMode(StrEnum):
     REQUIRED = "required"
 
 
-@record(frozen=True, slots=True)
-class ToolChoice:
+class ToolChoice(Record, frozen=True):
     """How tools may be used; ``mode`` None and ``parallel`` None leave it to the provider."""
 
     mode: ToolMode | None = None
@@ -145,13 +136,11 @@ class ToolChoice:
     parallel: bool | None = None
 
 
-@record(frozen=True, slots=True)
-class JsonObject:
+class JsonObject(Record, frozen=True):
     """The answer is some JSON object."""
 
 
-@record(frozen=True, slots=True)
-class JsonSchema:
+class JsonSchema(Record, frozen=True):
     """The answer is JSON that obeys ``schema_json``."""
 
     name: str
@@ -159,22 +148,19 @@ class JsonSchema:
     strict: bool = False
 
 
-@record(frozen=True, slots=True)
-class Regex:
+class Regex(Record, frozen=True):
     """The answer matches ``pattern``."""
 
     pattern: str
 
 
-@record(frozen=True, slots=True)
-class Grammar:
+class Grammar(Record, frozen=True):
     """The answer is a sentence of ``text``, a grammar in the provider's own notation (EBNF for vLLM)."""
 
     text: str
 
 
-@record(frozen=True, slots=True)
-class Choice:
+class Choice(Record, frozen=True):
     """The answer is exactly one of ``choices``."""
 
     choices: tuple[str, ...]
@@ -193,8 +179,7 @@ class ReasoningEffort(StrEnum):
     HIGH = "high"
 
 
-@record(frozen=True, slots=True)
-class Generation:
+class Generation(Record, frozen=True):
     """Sampling parameters; None leaves a value to the target's configuration, then to the provider."""
 
     max_output_tokens: int | None = None
@@ -217,8 +202,7 @@ class StreamRecovery(StrEnum):
     RESUME = "resume"
 
 
-@record(frozen=True, slots=True)
-class Routing:
+class Routing(Record, frozen=True):
     """What the caller asks of the router itself; times in seconds."""
 
     allowed_targets: tuple[str, ...] = ()
@@ -231,8 +215,7 @@ class Routing:
     heartbeat_interval: float | None = None
 
 
-@record(frozen=True, slots=True)
-class ChatRequest:
+class ChatRequest(Record, frozen=True):
     """One conversation turn; ``provider_options`` maps a provider's name or kind to parsed JSON."""
 
     model: str
@@ -255,8 +238,7 @@ class EmbeddingTask(StrEnum):
     DOCUMENT = "document"
 
 
-@record(frozen=True, slots=True)
-class EmbedRequest:
+class EmbedRequest(Record, frozen=True):
     """Texts to turn into vectors, one each, in order."""
 
     model: str
@@ -270,8 +252,7 @@ class EmbedRequest:
     user_id: str = ""
 
 
-@record(frozen=True, slots=True)
-class Usage:
+class Usage(Record, frozen=True):
     """Token counts as the upstream reported them: input includes cached, output includes reasoning."""
 
     input_tokens: int = 0
@@ -312,8 +293,7 @@ class Usage:
         )
 
 
-@record(frozen=True, slots=True)
-class TokenLogprob:
+class TokenLogprob(Record, frozen=True):
     """The log probability of a chosen token and of its alternatives."""
 
     token: str
@@ -332,8 +312,7 @@ class FinishReason(StrEnum):
     OTHER = "other"
 
 
-@record(frozen=True, slots=True)
-class EngineTimes:
+class EngineTimes(Record, frozen=True):
     """Where an engine says that one request's time went, in seconds; None where it does not say.
 
     Attributes:
@@ -347,8 +326,7 @@ class EngineTimes:
     decode: float | None = None
 
 
-@record(frozen=True, slots=True)
-class Answer:
+class Answer(Record, frozen=True):
     """A whole chat answer of one upstream; ``reported_model`` is the name the upstream gave itself."""
 
     message: Message
@@ -368,8 +346,7 @@ class DeltaKind(StrEnum):
     REFUSAL = "refusal"
 
 
-@record(frozen=True, slots=True)
-class Delta:
+class Delta(Record, frozen=True):
     """A piece of the answer's part ``part_index``.
 
     ``text`` is text, reasoning, refusal, or a fragment of a tool call's arguments, as ``kind`` says. The
@@ -386,15 +363,13 @@ class Delta:
     opaque_state: bytes = b""
 
 
-@record(frozen=True, slots=True)
-class Finish:
+class Finish(Record, frozen=True):
     """The upstream said that the answer is complete."""
 
     reason: FinishReason
 
 
-@record(frozen=True, slots=True)
-class Report:
+class Report(Record, frozen=True):
     """What the upstream told beside the content: usage so far, the model's name, times; empty if nothing."""
 
     usage: Usage | None = None
@@ -405,12 +380,13 @@ class Report:
 StreamItem = Delta | Finish | Report
 
 
-@record(frozen=True, slots=True)
-class Vectors:
+class Vectors(Record, frozen=True):
     """A row-major little-endian float32 matrix of ``len(data) / 4 / dimensions`` rows."""
 
+    unsaid: ClassVar[frozenset[str]] = frozenset({"data"})
+
     dimensions: int
-    data: bytes = field(repr=False)
+    data: bytes
 
     @property
     def rows(self) -> int:
@@ -418,8 +394,7 @@ class Vectors:
         return len(self.data) // (4 * self.dimensions) if self.dimensions else 0
 
 
-@record(frozen=True, slots=True)
-class Embeddings:
+class Embeddings(Record, frozen=True):
     """The vectors of one upstream answer, in the order of the inputs."""
 
     vectors: Vectors

@@ -8,10 +8,10 @@ Refuses to know sockets.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import Final
 
 import msgspec
+from msgspec.structs import replace
 
 from router_server.core.errors import Outcome, UpstreamError
 from router_server.core.types import (

@@ -9,14 +9,13 @@ import json
 import logging
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import field, replace
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Final, TextIO
 
 import msgspec
 
-from router_server.core.record import record
+from router_server.core.record import Record, field, replace
 from router_server.telemetry.redaction import PROCESS_SECRETS, Secrets
 
 ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
@@ -32,8 +31,7 @@ _STYLES: Final = {
 }
 
 
-@record(frozen=True, slots=True)
-class Line:
+class Line(Record, frozen=True, gc=True):
     """One line. ``created`` is in seconds since the epoch, ``level`` one of `logging`."""
 
     created: float

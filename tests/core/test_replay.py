@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import pytest
@@ -11,6 +10,7 @@ from hypothesis import strategies as st
 
 from router_server.core.errors import AttemptSummary
 from router_server.core.packing import UnreadableError, digest, pack, unpack
+from router_server.core.record import replace
 from router_server.core.replay import MemoryShelf
 from router_server.core.results import ChatResult, EmbedResult, Finished, Started, Trail
 from router_server.core.types import (
@@ -58,9 +58,9 @@ def test_what_nobody_packed_is_not_read(data: bytes) -> None:
 
 def test_a_digest_does_not_depend_on_the_order_of_mappings() -> None:
     one = ChatRequest("m", (), labels={"a": "1", "b": "2"})
-    other = dataclasses.replace(one, labels={"b": "2", "a": "1"})
+    other = replace(one, labels={"b": "2", "a": "1"})
     assert digest(one) == digest(other)
-    assert digest(one) != digest(dataclasses.replace(one, model="n"))
+    assert digest(one) != digest(replace(one, model="n"))
 
 
 async def test_the_shelf_in_memory_is_bounded_and_forgets_what_is_over() -> None:

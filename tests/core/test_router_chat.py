@@ -3,7 +3,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Sequence
-from dataclasses import replace
 
 import pytest
 
@@ -12,6 +11,7 @@ from router_server.core.errors import Outcome, Phase, Reason, RouterError
 from router_server.core.limiter import Limits
 from router_server.core.needs import needs_of
 from router_server.core.provider import Capability
+from router_server.core.record import replace
 from router_server.core.router import Router, RouterSettings
 from router_server.core.target import TargetSettings
 from router_server.core.types import (

@@ -6,13 +6,13 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncGenerator
-from dataclasses import replace
 
 import grpc
 import pytest
 
 from router_server.core.errors import Reason, RouterError
 from router_server.core.observer import CallRecord, CallStart
+from router_server.core.record import replace
 from router_server.core.results import ChatResult, Invocation, StreamEvent
 from router_server.core.types import ChatRequest, Operation, Usage
 from router_server.rpc.current import CallHolder, current_rpc

@@ -7,7 +7,6 @@ import os
 import pty
 import threading
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -16,6 +15,7 @@ import pytest
 from router_server.core.errors import Outcome, Reason
 from router_server.core.observer import RpcRecord, RpcStart
 from router_server.core.observers import fan_out, fan_out_rpc
+from router_server.core.record import replace
 from router_server.telemetry import access_log
 from router_server.telemetry.access_log import AccessLog, BreakerLog
 from router_server.telemetry.logs import Logs, configure

@@ -3,7 +3,6 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -21,6 +20,7 @@ from router_server.core.moves import Moves
 from router_server.core.observer import CallStart, RpcRecord, RpcStart
 from router_server.core.observers import fan_out, fan_out_rpc
 from router_server.core.provider import EngineLoad
+from router_server.core.record import replace
 from router_server.core.reloads import Reloads
 from router_server.core.shadow import ShadowCount
 from router_server.core.shared import SharedSnapshot
