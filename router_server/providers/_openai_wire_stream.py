@@ -21,6 +21,7 @@ from router_server.core.types import (
     Usage,
 )
 from router_server.providers._openai_wire_answer import decode
+from router_server.providers._openai_wire_repeats import Repeats
 from router_server.providers._openai_wire_shapes import (
     WireAnswer,
     WireChoice,
@@ -51,6 +52,7 @@ class StreamedAnswer:
         self._usage: Usage | None = None
         self._times: EngineTimes | None = None
         self._report_model = False
+        self._repeats = Repeats(_text_of)
         self._run_part = -1
         self._run_kind = DeltaKind.TEXT
         self._run_texts: list[str] = []
@@ -64,21 +66,15 @@ class StreamedAnswer:
         Raises:
             UpstreamError: MALFORMED, or what an error object among them means.
         """
-        reads_text = False
-        for event in events:
-            if event == _DONE:
-                self.done = True
-                break
-            if self.finished:
-                self._take_after_finish(event)
-                continue
-            chunk = decode(event)
-            text = _text_alone(chunk) if reads_text else None
-            if text:
-                self._run_texts.append(text)
+        at = 0
+        while at < len(events) and not self.done:
+            texts = [] if self.finished else self._repeats.read(events, at)
+            if texts:
+                self._add_text(DeltaKind.TEXT, "".join(texts))
+                at += len(texts)
             else:
-                self._take_chunk(chunk)
-                reads_text = self._reads_text
+                self._take_event(events[at])
+                at += 1
         return self._flush()
 
     def end(self) -> None:
@@ -90,10 +86,16 @@ class StreamedAnswer:
         if not self.finished:
             raise UpstreamError(Outcome.MALFORMED, "no_finish_reason")
 
-    @property
-    def _reads_text(self) -> bool:
-        """Tell whether more text would just go on with what is being read."""
-        return self._run_part >= 0 and self._run_kind is DeltaKind.TEXT and bool(self._model)
+    def _take_event(self, event: bytes) -> None:
+        if event == _DONE:
+            self.done = True
+        elif self.finished:
+            self._take_after_finish(event)
+        else:
+            chunk = decode(event)
+            self._take_chunk(chunk)
+            if text := _text_alone(chunk):
+                self._repeats.learn(event, text)
 
     def _take_after_finish(self, event: bytes) -> None:
         """Look for the figures only; the answer is whole, so that nothing here can spoil it any more."""
@@ -197,8 +199,16 @@ class StreamedAnswer:
         return items
 
 
+def _text_of(event: bytes) -> str | None:
+    """Return the text of an event that brings nothing else; None also where it cannot be read."""
+    try:
+        return _text_alone(decode(event))
+    except UpstreamError:
+        return None
+
+
 def _text_alone(chunk: WireAnswer) -> str | None:
-    """Return the text of a chunk that brings nothing else, as nearly all do: two thirds of the time."""
+    """Return the text of a chunk that brings nothing else, as nearly all do."""
     if chunk.usage is not None or not chunk.choices or len(chunk.choices) > 1:
         return None
     choice = chunk.choices[0]
