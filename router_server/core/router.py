@@ -180,8 +180,12 @@ class Router:
                     yield event
         finally:
             pump.cancel()
-            await asyncio.wait({pump})
-            outbox.discard()
+            try:
+                await asyncio.wait({pump})
+            finally:
+                # Whoever closes this may be cancelled meanwhile: a refused write comes before the news that
+                # the caller is gone.
+                outbox.discard()
 
     def canonical(self, model: str) -> str:
         """Return the own name of the route that is called ``model``; that again where there is none."""

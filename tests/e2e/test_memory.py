@@ -8,6 +8,7 @@ import ctypes
 import gc
 import random
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -132,18 +133,21 @@ async def assert_every_permit_is_free(server: ServerProcess, upstream: Upstream)
 async def test_not_one_object_stays_behind() -> None:
     """Counts what Python and malloc have given out, which is sharper than the size of a process.
 
-    Server, caller and upstream share this process, so none of them may keep anything.
+    Server, caller and upstream share this process, so none of them may keep anything. What is kept is kept in
+    each of the rounds; how malloc happens to fill its arenas is not.
     """
     draws, count = random.Random(7), 800  # noqa: S311 - moments, not secrets
     async with Upstream() as upstream:
         upstream.always(Streams(draws))
         async with serving(configuration(upstream)) as here:
             await give_up_many(here.stub, draws, count)
-            blocks, native = await allocated(here, upstream)
-            await give_up_many(here.stub, draws, count)
-            blocks_after, native_after = await allocated(here, upstream)
-    assert (blocks_after - blocks) / count < 1
-    assert (native_after - native) / count < KEPT_BY_GRPC
+            states = [await allocated(here, upstream)]
+            for _ in range(3):
+                await give_up_many(here.stub, draws, count)
+                states.append(await allocated(here, upstream))
+    grown = [(after[0] - before[0], after[1] - before[1]) for before, after in pairwise(states)]
+    assert min(blocks for blocks, _native in grown) / count < 1
+    assert min(native for _blocks, native in grown) / count < KEPT_BY_GRPC
 
 
 async def allocated(here: Served, upstream: Upstream) -> tuple[int, int]:

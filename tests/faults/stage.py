@@ -67,8 +67,8 @@ class Timers:
 
 
 TRUE = Timers()
-SHORT = Timers(1 / 15)
-"""First token and idle 1 s, a unary call 8 s: not so short that a busy machine is taken for a fault."""
+SHORT = Timers(1 / 12)
+"""First token and idle 1.25 s, a unary call 10 s: not so short that a busy machine is taken for a fault."""
 
 
 @dataclass

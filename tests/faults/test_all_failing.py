@@ -94,17 +94,17 @@ BEFORE = [
     ),
     Case(
         "silence and a limit",
-        (silent, status(429, 40), status(500)),
+        (silent, status(429, 55), status(500)),
         ("a1 timeout", "same1 rate_limited", "b1 unavailable"),
         "AllTargetsFailed",
         1.0,
     ),
     Case(
         "two limits and a window",
-        (status(429, 50), status(429, 45), too_long),
+        (status(429, 58), status(429, 55), too_long),
         ("a1 rate_limited", "same1 rate_limited", "b1 context_length"),
         "RateLimited",
-        45.0,
+        55.0,
     ),
     Case(
         "windows, the same size is not asked",
