@@ -19,7 +19,7 @@ from tests.e2e.test_caller_errors import deaf_port
 from tests.telemetry.collector import Collector, attributes, collector
 from tests.upstream import End, Upstream, json_reply, sse_reply
 
-PROMPTLY = 1.0
+PROMPTLY = 5.0
 """Seconds. On an idle machine it takes milliseconds; whatever else would end the call takes fifteen."""
 
 DEADLINE = 0.7
