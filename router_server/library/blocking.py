@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
-import threading
-from collections.abc import Coroutine, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Self, Unpack
+
+from router_server.library.lifetime import NotRunningError
+from router_server.library.loop_thread import LoopThread
 
 if TYPE_CHECKING:
-    from router_server.library.router import Conversation, Reply, Router
+    from router_server.library.conversation import ChatOptions, Conversation, EmbedOptions, Reply
+    from router_server.library.router import Router
     from router_server.library.stats import Stats
-
-T = TypeVar("T")
 
 
 class BlockingRouter:
@@ -23,59 +25,66 @@ class BlockingRouter:
 
     def __init__(self, router: Router) -> None:
         self._router = router
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="router", daemon=True)
+        self._thread: LoopThread | None = None
 
     def begin(self) -> Self:
         """Start the thread and the router."""
-        self._thread.start()
+        thread = LoopThread()
         try:
-            self._run(self._router.__aenter__())
+            thread.run(self._router.__aenter__())
         except BaseException:
-            self._stop()
+            thread.end()
             raise
+        self._thread = thread
         return self
 
     def end(self) -> None:
-        """Close the router and end the thread."""
+        """Close the router and end the thread; does nothing the second time."""
+        thread, self._thread = self._thread, None
+        if thread is None:
+            return
         try:
-            self._run(self._router.__aexit__())
+            # Beyond a fork there is nothing to close: all of it is the other process's.
+            with suppress(NotRunningError):
+                thread.run(self._router.__aexit__())
         finally:
-            self._stop()
+            thread.end()
 
-    def chat(self, conversation: Conversation, **options: Any) -> Reply:
+    def __del__(self) -> None:
+        """Warn of a router that nobody has closed."""
+        if self._thread is not None:
+            warnings.warn(f"{self!r} was not closed; use `with`", ResourceWarning, source=self, stacklevel=2)
+
+    def chat(self, conversation: Conversation, **options: Unpack[ChatOptions]) -> Reply:
         """Return the whole answer."""
-        return self._run(self._router.chat(conversation, **options))
+        return self._running.run(self._router.chat(conversation, **options))
 
-    def stream_chat(self, conversation: Conversation, **options: Any) -> Iterator[str]:
+    def stream_chat(self, conversation: Conversation, **options: Unpack[ChatOptions]) -> Iterator[str]:
         """Yield the answer's text as it comes; leaving the loop early ends the call."""
+        thread = self._running
         pieces: Any = self._router.stream_chat(conversation, **options)
         try:
-            while (piece := self._run(_next(pieces))) is not None:
+            while (piece := thread.run(_next(pieces))) is not None:
                 yield piece
         finally:
-            self._run(pieces.aclose())
+            # A router that was closed meanwhile has ended the call itself.
+            with suppress(NotRunningError):
+                thread.run(pieces.aclose())
 
-    def embed(self, inputs: str | Sequence[str], **options: Any) -> list[list[float]]:
+    def embed(self, inputs: str | Sequence[str], **options: Unpack[EmbedOptions]) -> list[list[float]]:
         """Return one vector per input, in order."""
-        return self._run(self._router.embed(inputs, **options))
+        return self._running.run(self._router.embed(inputs, **options))
 
     def stats(self) -> Stats:
         """Return what became of the calls so far."""
-        return self._run(_call(self._router))
+        thread = self._thread
+        return self._router.stats() if thread is None else thread.run(_stats(self._router))
 
-    def _run(self, work: Coroutine[Any, Any, T]) -> T:
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
-        try:
-            return future.result()
-        except BaseException:
-            future.cancel()
-            raise
-
-    def _stop(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+    @property
+    def _running(self) -> LoopThread:
+        if self._thread is None:
+            raise NotRunningError("the router is closed; open another one with `with`")
+        return self._thread
 
 
 async def _next(pieces: Any) -> str | None:
@@ -84,5 +93,5 @@ async def _next(pieces: Any) -> str | None:
     return None
 
 
-async def _call(router: Router) -> Stats:
+async def _stats(router: Router) -> Stats:
     return router.stats()

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from router_server.config import Config, ConfigError, Problem, read
+from router_server.config.routes import StrategyName
+from router_server.config.tree import TimeoutsConfig
+from router_server.core.duration import parse_duration
 
 ROUTE: Final = "default"
 
 _ORIGIN: Final = "environment"
 _OFF: Final = frozenset({"off", "false", "0", "no"})
+_ON: Final = frozenset({"on", "true", "1", "yes"})
 
 
 def config_from(env: Mapping[str, str]) -> Config:
@@ -30,30 +34,66 @@ def config_from(env: Mapping[str, str]) -> Config:
             f"has {len(keys)} keys for {len(endpoints)} endpoints; give one for all, or one for each",
         )
     keys = keys * len(endpoints) if len(keys) == 1 else keys
+    settings, strategy = _settings(env), _strategy(env)
     providers, targets = {}, {}
     for number, (endpoint, key) in enumerate(zip(endpoints, keys, strict=True), 1):
         model, at, url = endpoint.partition("@")
         if not at or not model or not url:
             raise _wrong("LLM_ENDPOINTS", f"entry {number} is not model@url")
         name = f"endpoint-{number}"
-        providers[name] = _provider(url, key, env)
+        providers[name] = {"kind": "openai", "base_url": url, "api_key": key or "none", **settings}
         targets[name] = {"provider": name, "model": model}
-    routes = {ROUTE: {"targets": list(targets), "strategy": env.get("LLM_STRATEGY") or "ordered"}}
+    routes = {ROUTE: {"targets": list(targets), "strategy": strategy}}
     # JSON is YAML; what looks like a variable in a key is none.
     text = json.dumps({"providers": providers, "targets": targets, "routes": routes}).replace("${", "$${")
-    return read(text, {}, origin=_ORIGIN)
+    try:
+        return read(text, {}, origin=_ORIGIN)
+    except ConfigError as error:
+        raise ConfigError(_ORIGIN, tuple(map(_in_variables, error.problems))) from None
 
 
-def _provider(url: str, key: str, env: Mapping[str, str]) -> dict[str, Any]:
-    provider: dict[str, Any] = {"kind": "openai", "base_url": url, "api_key": key or "none"}
-    check = env.get("LLM_HEALTH_CHECK", "").strip()
-    if check.lower() in _OFF and check:
-        provider["health_check"] = None
-    elif check:
-        provider["health_check"] = {"interval": check}
+def _settings(env: Mapping[str, str]) -> dict[str, Any]:
+    """Return what all endpoints have in common."""
+    settings: dict[str, Any] = {}
+    check = env.get("LLM_HEALTH_CHECK", "").strip().lower()
+    if check in _OFF:
+        settings["health_check"] = None
+    elif check and check not in _ON:
+        settings["health_check"] = {"interval": _seconds("LLM_HEALTH_CHECK", check)}
     if timeout := env.get("LLM_TIMEOUT", "").strip():
-        provider["timeouts"] = {"unary": timeout}
-    return provider
+        seconds = _seconds("LLM_TIMEOUT", timeout)
+        usual = TimeoutsConfig()
+        # Who waits no longer for a whole answer waits no longer for a part of it either.
+        parts = ("connect", "first_token", "first_token_reasoning", "idle")
+        settings["timeouts"] = {"unary": seconds} | {p: min(seconds, getattr(usual, p)) for p in parts}
+    return settings
+
+
+def _seconds(name: str, text: str) -> float:
+    try:
+        seconds = parse_duration(text)
+    except ValueError:
+        seconds = 0.0
+    if seconds <= 0:
+        raise _wrong(name, "is not a duration; write 500ms, 5s, 2m or 1h30m")
+    return seconds
+
+
+def _strategy(env: Mapping[str, str]) -> str:
+    strategy = env.get("LLM_STRATEGY", "").strip() or "ordered"
+    if strategy not in get_args(StrategyName):
+        raise _wrong("LLM_STRATEGY", f"is none of {', '.join(get_args(StrategyName))}")
+    return strategy
+
+
+def _in_variables(problem: Problem) -> Problem:
+    """Return the problem where its author has written it: the file that it speaks of was never seen."""
+    section, _, rest = problem.key.partition(".endpoint-")
+    number, _, key = rest.partition(".")
+    if section not in {"providers", "targets"} or not number.isdigit():
+        return Problem(0, problem.key, problem.message)
+    variable = "LLM_API_KEYS" if key == "api_key" else "LLM_ENDPOINTS"
+    return Problem(0, variable, f"entry {number}, {key}: {problem.message}")
 
 
 def _listed(env: Mapping[str, str], name: str) -> list[str]:

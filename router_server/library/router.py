@@ -1,48 +1,30 @@
-"""The public router: the core with its checks, for one process of one's own.
+"""The public router: the same works as a server's, for one process of one's own.
 
-What a server adds is left out: callers' keys, quotas, budgets, alerts, telemetry, engines.
+What only a server has is left out: who calls, its ports, its telemetry.
 """
 
 from __future__ import annotations
 
-import asyncio
 import os
 import uuid
+import warnings
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import aclosing
-from dataclasses import dataclass, field
+from contextlib import AbstractAsyncContextManager, aclosing
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
-from router_server.assembled import Assembly
-from router_server.assembly import assemble, prepare
 from router_server.config import Config, load
 from router_server.core.endings import Endings
+from router_server.core.observer import Observer
 from router_server.core.observers import fan_out
-from router_server.core.results import ChatResult, Invocation
-from router_server.core.types import ChatRequest, Delta, DeltaKind, EmbedRequest, Generation, Message, Role
-from router_server.core.types import Text as TextPart
+from router_server.core.results import Invocation
+from router_server.core.types import ChatRequest, Delta, DeltaKind, EmbedRequest, Generation
 from router_server.library.blocking import BlockingRouter
+from router_server.library.conversation import Conversation, Reply, messages_of, text_of
 from router_server.library.environment import config_from
+from router_server.library.lifetime import Home, NotRunningError, opened, own
 from router_server.library.stats import Stats, Tally, TargetStats
-
-Conversation = str | Sequence[Mapping[str, str]]
-"""What the user says, or messages: ``{"role": "system" | "user" | "assistant", "content": "…"}``."""
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """One whole answer.
-
-    Attributes:
-        text: what the model says.
-        target: who answered, by its name in the configuration.
-        result: all of it: parts, usage, finish reason, attempts.
-    """
-
-    text: str
-    target: str
-    result: ChatResult = field(repr=False)
+from router_server.works import Works
 
 
 class Router:
@@ -51,60 +33,78 @@ class Router:
     ``async with`` gives the router itself, plain ``with`` one whose methods block.
 
     Args:
-        config: routes, targets and providers; the rest of it is a server's matter.
+        config: what the file says; ``auth``, ``telemetry`` and most of ``server`` mean nothing here.
+        observers: see every call and every attempt, on the router's event loop.
     """
 
-    def __init__(self, config: Config) -> None:
-        self._config = _without_callers(config)
+    def __init__(self, config: Config, *, observers: Sequence[Observer] = ()) -> None:
+        self._config = own(config)
+        self._observers = tuple(observers)
         self._tally = Tally()
-        self._assembly: Assembly | None = None
-        self._checking: list[asyncio.Task[None]] = []
+        self._works: Works | None = None
+        self._opened: AbstractAsyncContextManager[Works] | None = None
+        self._home: Home | None = None
         self._blocking: BlockingRouter | None = None
+        self._last = Stats()
 
     @classmethod
-    def from_config(cls, path: Path | str, env: Mapping[str, str] | None = None) -> Self:
+    def from_config(
+        cls, path: Path | str, env: Mapping[str, str] | None = None, *, observers: Sequence[Observer] = ()
+    ) -> Self:
         """Return a router for a configuration file.
 
         Raises:
             ConfigError: with every mistake of the file.
         """
-        return cls(load(path, os.environ if env is None else env))
+        return cls(load(path, os.environ if env is None else env), observers=observers)
 
     @classmethod
-    def from_env(cls, env: Mapping[str, str] | None = None) -> Self:
+    def from_env(cls, env: Mapping[str, str] | None = None, *, observers: Sequence[Observer] = ()) -> Self:
         """Return a router for ``LLM_ENDPOINTS`` and the other variables; docs/library.md lists them.
 
         Raises:
             ConfigError: a variable is missing or says what makes no sense.
         """
-        return cls(config_from(os.environ if env is None else env))
+        return cls(config_from(os.environ if env is None else env), observers=observers)
 
     async def __aenter__(self) -> Self:
-        await asyncio.to_thread(prepare, self._config, lambda _words: None)
-        clock = asyncio.get_running_loop().time
-        assembly = assemble(self._config, fan_out((Endings(self._tally.ended),)), clock, changed=lambda: None)
-        assembly.begin()
-        self._assembly = assembly
-        self._checking = [
-            asyncio.create_task(assembly.checks.run(), name="active checks"),
-            asyncio.create_task(assembly.loads.run(), name="engine loads"),
-        ]
+        if self._opened is not None:
+            raise RuntimeError("the router is open already; make another one")
+        observer = fan_out((Endings(self._tally.ended), *self._observers))
+        self._opened = opened(self._config, observer, fan_out(self._observers))
+        try:
+            self._works = await self._opened.__aenter__()
+        except BaseException:
+            self._opened = None
+            raise
+        self._home = Home()
         return self
 
     async def __aexit__(self, *_error: object) -> None:
-        for task in self._checking:
-            task.cancel()
-        await asyncio.wait(self._checking)
-        await self._running.close()
-        self._assembly = None
+        if self._opened is None or self._home is None:
+            return
+        self._home.check()
+        self._last = self.stats()
+        before, self._opened, self._works = self._opened, None, None
+        await before.__aexit__(None, None, None)
 
     def __enter__(self) -> BlockingRouter:
+        if self._opened is not None:
+            raise RuntimeError("the router is open already; make another one")
         self._blocking = BlockingRouter(self)
         return self._blocking.begin()
 
     def __exit__(self, *_error: object) -> None:
-        if self._blocking is not None:
-            self._blocking.end()
+        blocking, self._blocking = self._blocking, None
+        if blocking is not None:
+            blocking.end()
+
+    def __del__(self) -> None:
+        """Warn of a router that nobody has closed."""
+        if self._works is not None and self._blocking is None:
+            warnings.warn(
+                f"{self!r} was not closed; use `async with`", ResourceWarning, source=self, stacklevel=2
+            )
 
     async def chat(
         self,
@@ -114,6 +114,8 @@ class Router:
         timeout: float | None = None,  # noqa: ASYNC109 - the router's own deadline, told to upstreams
         max_output_tokens: int | None = None,
         temperature: float | None = None,
+        user_id: str = "",
+        labels: Mapping[str, str] | None = None,
     ) -> Reply:
         """Return the whole answer.
 
@@ -123,16 +125,17 @@ class Router:
             timeout: seconds for the call, all attempts together; None: ``server.deadline.unary``.
             max_output_tokens: of the answer; None: the target's.
             temperature: 0 to 2; None: the target's.
+            user_id: whom the call is for; what is ``sticky`` or limited by user goes by it.
+            labels: of the call, for ``sticky`` and ``affinity`` by label, and for observers.
 
         Raises:
             RouterError: no target answered; it says why, and when to come back.
+            NotRunningError: the router is not open here.
         """
         generation = Generation(max_output_tokens=max_output_tokens, temperature=temperature)
-        request = ChatRequest(self._route(model), _messages(conversation), generation)
-        result = await self._running.router.chat(request, _invocation(timeout))
-        parts = result.answer.message.content
-        text = "".join(part.text for part in parts if isinstance(part, TextPart))
-        return Reply(text, result.trail.target, result)
+        request = self._chat_request(conversation, model, generation, user_id, labels)
+        result = await self._running.succession.door.chat(request, _invocation(timeout))
+        return Reply(text_of(result), result.trail.target, result)
 
     async def stream_chat(
         self,
@@ -142,6 +145,8 @@ class Router:
         timeout: float | None = None,  # noqa: ASYNC109 - as above
         max_output_tokens: int | None = None,
         temperature: float | None = None,
+        user_id: str = "",
+        labels: Mapping[str, str] | None = None,
     ) -> AsyncIterator[str]:
         """Yield the answer's text as it comes; arguments as in `chat`.
 
@@ -149,10 +154,12 @@ class Router:
 
         Raises:
             RouterError: no target answered, or the stream broke.
+            NotRunningError: the router is not open here.
         """
         generation = Generation(max_output_tokens=max_output_tokens, temperature=temperature)
-        request = ChatRequest(self._route(model), _messages(conversation), generation)
-        async with aclosing(self._running.router.stream(request, _invocation(timeout))) as events:
+        request = self._chat_request(conversation, model, generation, user_id, labels)
+        door = self._running.succession.door
+        async with aclosing(door.stream(request, _invocation(timeout))) as events:
             async for event in events:
                 if isinstance(event, Delta) and event.kind is DeltaKind.TEXT:
                     yield event.text
@@ -164,56 +171,61 @@ class Router:
         model: str | None = None,
         timeout: float | None = None,  # noqa: ASYNC109 - as above
         dimensions: int | None = None,
+        user_id: str = "",
+        labels: Mapping[str, str] | None = None,
     ) -> list[list[float]]:
         """Return one vector per input, in order.
 
         Raises:
             RouterError: no target answered.
+            NotRunningError: the router is not open here.
         """
         texts = (inputs,) if isinstance(inputs, str) else tuple(inputs)
-        request = EmbedRequest(self._route(model), texts, dimensions)
-        result = await self._running.router.embed(request, _invocation(timeout))
+        request = EmbedRequest(
+            self._route(model), texts, dimensions, user_id=user_id, labels=dict(labels or {})
+        )
+        result = await self._running.succession.door.embed(request, _invocation(timeout))
         vectors = result.vectors
         numbers = memoryview(vectors.data).cast("f")
         wide = vectors.dimensions
         return [list(numbers[row * wide : (row + 1) * wide]) for row in range(vectors.rows)]
 
     def stats(self) -> Stats:
-        """Return what became of the calls so far, and how each target is."""
+        """Return what became of the calls so far, and how each target is; once closed, how it was then."""
+        if self._works is None:
+            return self._last
         targets = {
             name: TargetStats(healthy=one.serving, inflight=sum(e.gate.inflight for e in one.endpoints))
-            for name, one in self._running.destinations.items()
+            for name, one in self._works.assembly.destinations.items()
         }
         return self._tally.stats(targets)
 
     @property
-    def _running(self) -> Assembly:
-        if self._assembly is None:
-            raise RuntimeError("the router is not running; use it inside `async with` or `with`")
-        return self._assembly
+    def _running(self) -> Works:
+        if self._works is None or self._home is None:
+            raise NotRunningError("the router is not running; use it inside `async with` or `with`")
+        self._home.check()
+        return self._works
+
+    def _chat_request(
+        self,
+        conversation: Conversation,
+        model: str | None,
+        generation: Generation,
+        user_id: str,
+        labels: Mapping[str, str] | None,
+    ) -> ChatRequest:
+        return ChatRequest(
+            self._route(model),
+            messages_of(conversation),
+            generation,
+            user_id=user_id,
+            labels=dict(labels or {}),
+        )
 
     def _route(self, model: str | None) -> str:
         return next(iter(self._config.routes)) if model is None else model
 
 
-def _without_callers(config: Config) -> Config:
-    """Return ``config`` with nothing in it that asks who calls, or counts what callers use."""
-    routes = {name: route.model_copy(update={"limits": None}) for name, route in config.routes.items()}
-    return config.model_copy(update={"auth": None, "limits": None, "routes": routes})
-
-
 def _invocation(timeout: float | None) -> Invocation:
     return Invocation(uuid.uuid4().hex, timeout)
-
-
-def _messages(conversation: Conversation) -> tuple[Message, ...]:
-    if isinstance(conversation, str):
-        return (Message(Role.USER, (TextPart(conversation),)),)
-    return tuple(_message(one) for one in conversation)
-
-
-def _message(said: Mapping[str, Any]) -> Message:
-    unknown = said.keys() - {"role", "content"}
-    if unknown or not isinstance(said.get("content"), str):
-        raise ValueError('a message is {"role": …, "content": text} and nothing else')
-    return Message(Role(said.get("role", "user")), (TextPart(said["content"]),))

@@ -40,12 +40,12 @@ def path(tmp_path: Path) -> Path:
     return file
 
 
-def test_what_a_server_asks_of_its_callers_is_not_asked(path: Path) -> None:
+def test_what_only_a_server_has_is_left_out_aloud(path: Path, caplog: pytest.LogCaptureFixture) -> None:
     keys = f"[{{name: a, sha256: {'0' * 64}}}]"
-    limited = CONFIG.replace("targets: [d, t]", "targets: [d, t], limits: {requests_per_minute: 1}")
-    path.write_text(f"{limited}auth: {{api_keys: {keys}}}\nlimits: {{user: {{requests_per_minute: 1}}}}\n")
+    path.write_text(f"{CONFIG}auth: {{api_keys: {keys}}}\ntelemetry: {{sample_ratio: 0.5}}\n")
     with Router.from_config(path) as router:
         assert [router.chat("hi").target for _ in range(3)] == ["t"] * 3
+    assert "do nothing in a process of one's own: auth, telemetry" in caplog.text
 
 
 async def test_calls_are_routed_and_counted(path: Path) -> None:
@@ -136,8 +136,10 @@ async def test_leaving_a_stream_closes_the_upstream() -> None:
         ({}, "LLM_ENDPOINTS: is not set; write model@url"),
         ({"LLM_ENDPOINTS": "http://x/v1"}, "entry 1 is not model@url"),
         ({"LLM_ENDPOINTS": "m@http://x/v1", "LLM_API_KEYS": "a,b"}, "has 2 keys for 1 endpoints"),
-        ({"LLM_ENDPOINTS": "m@http://x/v1", "LLM_STRATEGY": "best"}, "strategy"),
-        ({"LLM_ENDPOINTS": "m@http://x/v1", "LLM_TIMEOUT": "soon"}, "timeouts.unary"),
+        ({"LLM_ENDPOINTS": "m@http://x/v1, m@ftp://x"}, "LLM_ENDPOINTS: entry 2, base_url: "),
+        ({"LLM_ENDPOINTS": "m@http://x/v1", "LLM_STRATEGY": "best"}, "LLM_STRATEGY: is none of ordered, "),
+        ({"LLM_ENDPOINTS": "m@http://x/v1", "LLM_TIMEOUT": "soon"}, "LLM_TIMEOUT: is not a duration"),
+        ({"LLM_ENDPOINTS": "m@http://x/v1", "LLM_HEALTH_CHECK": "x"}, "LLM_HEALTH_CHECK: is not a duration"),
     ],
 )
 def test_a_wrong_variable_is_named_without_its_secrets(env: dict[str, str], words: str) -> None:
