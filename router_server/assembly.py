@@ -35,9 +35,9 @@ from router_server.core.own_limit import OwnLimit
 from router_server.core.prefixes import PrefixOrder
 from router_server.core.provider import Provider, Surroundings
 from router_server.core.quotas import Quotas, Subject
-from router_server.core.replay import MemoryShelf, Shelf
 from router_server.core.replicas import EndpointOrder, ReplicatedTarget, least_loaded
 from router_server.core.router import Router, RouterSettings, no_direct
+from router_server.core.shelf import MemoryShelf, Shelf
 from router_server.core.speeds import SpeedBoard
 from router_server.core.target import Destination, HealthCheck, Target, TargetSettings, Upstream
 from router_server.engines.wanted import engine_of
@@ -143,7 +143,9 @@ def assemble(
     )
     kept = before.shelf if before else None
     shelf: Shelf = shared or kept or MemoryShelf(config.server.cache_bytes, clock)
-    answering = caching(config, shadows or router, router.canonical, shelf)
+    answering = caching(
+        config, shadows or router, router.canonical, shelf, observer=observer, clock=clock, settings=settings
+    )
     door = admitted(config, answering, router.canonical, quotas)
     return Assembly(
         upstreams,

@@ -7,13 +7,34 @@ from functools import partial
 
 from router_server.config.tree import Config
 from router_server.core.caching import CacheSettings, CachingRouter
-from router_server.core.replay import Shelf
+from router_server.core.observer import Observer
+from router_server.core.router import RouterSettings
 from router_server.core.service import CallRouter
+from router_server.core.shelf import Shelf
 from router_server.state.store import key
 
 
-def caching(config: Config, router: CallRouter, canonical: Callable[[str], str], shelf: Shelf) -> CallRouter:
-    """Return ``router`` with what is kept before it, or itself where nothing ever is."""
+def caching(
+    config: Config,
+    router: CallRouter,
+    canonical: Callable[[str], str],
+    shelf: Shelf,
+    *,
+    observer: Observer,
+    clock: Callable[[], float],
+    settings: RouterSettings,
+) -> CallRouter:
+    """Return ``router`` with what is kept before it, or itself where nothing ever is.
+
+    Args:
+        config: says what is kept, and for how long.
+        router: answers.
+        canonical: gives a route's own name.
+        shelf: where answers are kept.
+        observer: is told of the calls that ``router`` does not see.
+        clock: monotonic seconds.
+        settings: deadlines and the like.
+    """
     caches = {
         name: CacheSettings(route.cache.ttl, route.cache.across_keys)
         for name, route in config.routes.items()
@@ -23,5 +44,13 @@ def caching(config: Config, router: CallRouter, canonical: Callable[[str], str],
     if not caches and ttl <= 0:
         return router
     return CachingRouter(
-        router, canonical, caches, idempotency_ttl=ttl, shelf=shelf, name_key=partial(key, "cache")
+        router,
+        canonical,
+        caches,
+        idempotency_ttl=ttl,
+        shelf=shelf,
+        name_key=partial(key, "cache"),
+        observer=observer,
+        clock=clock,
+        settings=settings,
     )

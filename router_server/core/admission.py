@@ -6,6 +6,7 @@ reserved from an estimate before a call, and settled when it is over, however it
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
@@ -46,6 +47,27 @@ class Limits:
     routes: Mapping[str, Quota] = field(default_factory=dict)
     longest_answers: Mapping[str, int | None] = field(default_factory=dict)
     longest_call: float = 600.0
+
+
+@dataclass(eq=False, slots=True)
+class _Tab:
+    """What one call has taken and used; settled once its caller is gone and nothing of it runs for others."""
+
+    reservation: Reservation
+    records: list[CallRecord] = field(default_factory=list)
+    open: int = 1
+
+    def lasts(self, task: asyncio.Task[None]) -> None:
+        """The call goes on until ``task`` ends."""
+        self.open += 1
+        task.add_done_callback(self.leave)
+
+    def leave(self, _task: asyncio.Task[None] | None = None) -> None:
+        """One of those has ended for which it is open."""
+        self.open -= 1
+        if not self.open:
+            requests, tokens = _used(self.records)
+            self.reservation.settle(requests=requests, tokens=tokens)
 
 
 class Admission:
@@ -122,13 +144,11 @@ class Admission:
             return
         prompt = estimate_prompt(request)
         tokens = prompt + longest_answer(request, self._limits.longest_answers.get(route))
-        reservation = await self._reserve(subjects, prompt, tokens, invocation)
-        records: list[CallRecord] = []
+        tab = _Tab(await self._reserve(subjects, prompt, tokens, invocation))
         try:
-            yield replace(invocation, ended=records.append)
+            yield replace(invocation, ended=tab.records.append, lasts=tab.lasts)
         finally:
-            requests, tokens = _used(records)
-            reservation.settle(requests=requests, tokens=tokens)
+            tab.leave()
 
     def _check(self, route: str, principal: Principal | None) -> None:
         if principal is None:

@@ -31,7 +31,7 @@ from router_server.core.errors import (
 from router_server.core.hedge import HEDGE_LOST
 from router_server.core.limiter import Limiter
 from router_server.core.measures import Measures
-from router_server.core.observer import AttemptObservation, AttemptRecord, AttemptStart
+from router_server.core.observer import AttemptObservation, AttemptRecord
 from router_server.core.options import options_for
 from router_server.core.provider import UpstreamChat, UpstreamEmbed
 from router_server.core.quotas import Reservation
@@ -67,21 +67,7 @@ class Attempt:
         self._step = step
         self._check_soon = check_soon
         self._began = call.clock()
-        self._start = AttemptStart(
-            call_id=call.start.call_id,
-            operation=call.operation,
-            route=call.route,
-            target=target.configured,
-            provider=target.provider,
-            endpoint=target.upstream.endpoint,
-            kind=target.upstream.kind,
-            model=target.settings.model,
-            number=call.asked + 1,
-            server_address=target.upstream.provider.address[0],
-            server_port=target.upstream.provider.address[1],
-            request=call.request,
-            hedge=step.hedge,
-        )
+        self._start = call.attempting(target, hedge=step.hedge)
         self.record: AttemptRecord | None = None
         self._observation: AttemptObservation | None = None
         self._place: Place | None = None
@@ -104,6 +90,7 @@ class Attempt:
         if leave is None:
             raise UpstreamError(Outcome.CIRCUIT_OPEN, "breaker_open")
         self.call.asked += 1
+        self.call.deadline.follow(self._timers)
         self._observation = self.call.observation.attempt(self._start)
         failure: UpstreamError | None = _INTERNAL_ERROR
         try:
@@ -159,13 +146,18 @@ class Attempt:
             UpstreamError: TIMEOUT.
         """
         timer = self._timers.unary()
+        since = self.call.clock()
         try:
             async with asyncio.timeout(timer.limit) as scope:
+                self._timers.runs(scope, since + timer.configured)
                 return await work
         except TimeoutError:
             if not scope.expired():
                 raise
-            raise self._timed_out(timer, timer.limit, Phase.FIRST_TOKEN, "unary_timeout") from None
+            ran = max(timer.limit, self.call.clock() - since)
+            raise self._timed_out(timer, ran, Phase.FIRST_TOKEN, "unary_timeout") from None
+        finally:
+            self._timers.runs(None)
 
     async def read(
         self,
@@ -182,11 +174,13 @@ class Attempt:
         loop = asyncio.get_running_loop()
         request = cast("ChatRequest", self.call.request)
         reasoning = request.generation.reasoning_effort is not None
-        timer = self._timers.first_token(reasoning, request.routing.first_token_timeout)
+        wished = request.routing.first_token_timeout
+        timer = self._timers.first_token(reasoning, wished)
         phase = Phase.FIRST_TOKEN
         since = loop.time()
         try:
             async with aclosing(stream), asyncio.timeout(timer.limit) as scope:
+                self._timers.runs(scope, since + min(timer.configured, wished or timer.configured))
                 async for items in stream:
                     scope.reschedule(None)
                     self._saw_token()
@@ -194,12 +188,15 @@ class Attempt:
                     timer = self._timers.idle(finished=self.measures.finish_reason is not None)
                     phase = Phase.STREAM
                     since = loop.time()
+                    self._timers.latest = since + timer.configured
                     scope.reschedule(since + timer.limit)
         except TimeoutError:
             if not scope.expired():
                 raise
             reason = "idle_timeout" if phase is Phase.STREAM else "first_token_timeout"
             raise self._timed_out(timer, loop.time() - since, phase, reason) from None
+        finally:
+            self._timers.runs(None)
 
     def summary(self) -> AttemptSummary:
         """Return the attempt as its caller sees it while it is still open."""
@@ -293,6 +290,7 @@ class Attempt:
             self._cool(failure)
         if self._place is not None:
             self._place.ended(Outcome.OK if failure is None else failure.outcome)
+        self.call.deadline.unfollow(self._timers)
         self.record = record = self._record(failure)
         self.call.attempted(record)
         if self._reserved is not None:

@@ -7,15 +7,18 @@ answers are kept.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
+from router_server.core.deadline import deadline_of
+from router_server.core.flight import Flight, Wishes
+from router_server.core.observer import Observer, Reused
 from router_server.core.packing import digest
 from router_server.core.record import replace
-from router_server.core.replay import Replays, Shelf, Ticket
+from router_server.core.repeat import Repeat, start_of
+from router_server.core.replay import Replays, Ticket
 from router_server.core.results import (
     ChatResult,
     EmbedResult,
@@ -23,18 +26,19 @@ from router_server.core.results import (
     Invocation,
     ModelInfo,
     Reset,
-    Started,
     StreamEvent,
-    Trail,
 )
+from router_server.core.router import RouterSettings
 from router_server.core.service import CallRouter
-from router_server.core.types import ChatRequest, EmbedRequest, FinishReason, Routing, Usage
+from router_server.core.shelf import Shelf
+from router_server.core.types import ChatRequest, EmbedRequest, FinishReason, Operation, Routing
 
 Request = ChatRequest | EmbedRequest
-_Result = TypeVar("_Result", ChatResult, EmbedResult)
 
 _WHOLE = frozenset({FinishReason.STOP, FinishReason.LENGTH, FinishReason.TOOL_CALLS})
 """How an answer ends that is worth giving again."""
+
+_Events = AsyncGenerator[Any, None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +59,9 @@ class CachingRouter:
         idempotency_ttl: seconds for which the answer to an idempotency key is kept; 0: keys mean nothing.
         shelf: where answers are kept.
         name_key: from what it is, and a digest, to the key on the shelf.
+        observer: is told of the calls that ``router`` does not see.
+        clock: monotonic seconds, the event loop's.
+        settings: the deadlines of callers who give none.
     """
 
     def __init__(
@@ -66,13 +73,19 @@ class CachingRouter:
         idempotency_ttl: float,
         shelf: Shelf,
         name_key: Callable[[str, str], str],
+        observer: Observer,
+        clock: Callable[[], float],
+        settings: RouterSettings,
     ) -> None:
         self._router = router
         self._canonical = canonical
         self._caches = caches
         self._idempotency_ttl = idempotency_ttl
         self._name_key = name_key
-        self._replays = Replays(shelf, _worth_keeping)
+        self._observer = observer
+        self._clock = clock
+        self._settings = settings
+        self.replays = Replays(shelf, _worth_keeping, clock)
 
     def chat(self, request: ChatRequest, invocation: Invocation) -> Coroutine[Any, Any, ChatResult]:
         """Return the whole answer.
@@ -80,10 +93,14 @@ class CachingRouter:
         Raises:
             RouterError: see `CallRouter`; INVALID_REQUEST where an idempotency key names another request.
         """
-        ticket = self._ticket("chat", request, invocation)
+        ticket = self._ticket(Operation.CHAT, request, invocation)
         if ticket is None:
             return self._router.chat(request, invocation)
-        return self._one(ticket, partial(self._router.chat, request, invocation), request, invocation)
+
+        async def ask(asked: Invocation) -> _Events:
+            yield await self._router.chat(request, asked)
+
+        return _only(self._answer(Operation.CHAT, ticket, ask, request, invocation))
 
     def embed(self, request: EmbedRequest, invocation: Invocation) -> Coroutine[Any, Any, EmbedResult]:
         """Return one vector per input, in order.
@@ -91,10 +108,14 @@ class CachingRouter:
         Raises:
             RouterError: see `chat`.
         """
-        ticket = self._ticket("embed", request, invocation)
+        ticket = self._ticket(Operation.EMBED, request, invocation)
         if ticket is None:
             return self._router.embed(request, invocation)
-        return self._one(ticket, partial(self._router.embed, request, invocation), request, invocation)
+
+        async def ask(asked: Invocation) -> _Events:
+            yield await self._router.embed(request, asked)
+
+        return _only(self._answer(Operation.EMBED, ticket, ask, request, invocation))
 
     def stream(self, request: ChatRequest, invocation: Invocation) -> AsyncGenerator[StreamEvent, None]:
         """Yield the events of one answer; one that is given again comes as it came, without its pauses.
@@ -102,31 +123,73 @@ class CachingRouter:
         Raises:
             RouterError: see `chat`.
         """
-        ticket = self._ticket("stream", request, invocation)
+        ticket = self._ticket(Operation.STREAM, request, invocation)
         if ticket is None:
             return self._router.stream(request, invocation)
-        return self._replayed(ticket, request, invocation)
+        # Each who waits for it has heartbeats and pauses of their own.
+        plain = replace(
+            request, routing=replace(request.routing, heartbeat_interval=None, coalesce_window=0.0)
+        )
+
+        def ask(asked: Invocation) -> _Events:
+            return self._router.stream(plain, asked)
+
+        return self._answer(Operation.STREAM, ticket, ask, request, invocation)
 
     def models(self) -> tuple[ModelInfo, ...]:
         """Return the routes that callers may name."""
         return self._router.models()
 
-    async def _one(
-        self, ticket: Ticket, ask: Callable[[], Awaitable[_Result]], request: Request, invocation: Invocation
-    ) -> _Result:
-        result: _Result
-        result, again = await self._replays.one(ticket, ask)
-        return _again(result, request, invocation) if again else result
-
-    async def _replayed(
-        self, ticket: Ticket, request: ChatRequest, invocation: Invocation
-    ) -> AsyncGenerator[StreamEvent, None]:
-        events = self._replays.events(ticket, lambda: self._router.stream(request, invocation))
+    async def _answer(
+        self,
+        operation: Operation,
+        ticket: Ticket,
+        ask: Callable[[Invocation], _Events],
+        request: Request,
+        invocation: Invocation,
+    ) -> _Events:
+        began = self._clock()
+        wishes = self._wishes(operation, request, invocation, began)
+        found = await self.replays.find(ticket)
+        if found is None:
+            flight = self._begin(ticket, ask, invocation, wishes)
+            async with aclosing(flight.follow(wishes)) as events:
+                async for event in events:
+                    yield event
+            return
+        if isinstance(found, Flight):
+            reused, events = Reused.JOINED, found.follow(wishes)
+        else:
+            reused, events = ticket.kept_as, _each(found)
+        start = start_of(operation, self._canonical(request.model), request, invocation)
+        repeat = Repeat(start, reused, began, self._observer, self._clock)
         async with aclosing(events):
-            async for event, again in events:
-                yield _event_again(event, request, invocation) if again else event
+            with repeat:
+                async for event in events:
+                    yield repeat.given(event)
 
-    def _ticket(self, what: str, request: Request, invocation: Invocation) -> Ticket | None:
+    def _begin(
+        self,
+        ticket: Ticket,
+        ask: Callable[[Invocation], _Events],
+        invocation: Invocation,
+        wishes: Wishes,
+    ) -> Flight:
+        flight, landed = self.replays.open(ticket, wishes.until)
+        asked = replace(invocation, deadline=flight.deadline)
+        task = flight.begin(ask(asked), landed, f"flight {invocation.call_id}")
+        if invocation.lasts is not None:
+            invocation.lasts(task)
+        return flight
+
+    def _wishes(self, operation: Operation, request: Request, invocation: Invocation, now: float) -> Wishes:
+        settings, routing = self._settings, request.routing
+        streaming = operation is Operation.STREAM
+        default = settings.stream_deadline if streaming else settings.unary_deadline
+        until = deadline_of(now, invocation.timeout, default).at
+        return Wishes(until, routing.heartbeat_interval, routing.coalesce_window if streaming else 0.0)
+
+    def _ticket(self, operation: Operation, request: Request, invocation: Invocation) -> Ticket | None:
         if not (request.idempotency_key or self._caches):
             return None
         route = self._canonical(request.model)
@@ -134,9 +197,9 @@ class CachingRouter:
         if request.idempotency_key and self._idempotency_ttl > 0:
             # What a retry may change is how it is delivered, and by when; not what is asked.
             asked = replace(request, model=route, routing=_what_is_asked(request.routing))
-            question = digest(what, route, asked)
+            question = digest(operation, route, asked)
             key = self._name_key("idempotent", digest(whose, route, request.idempotency_key))
-            return Ticket(key, question, self._idempotency_ttl)
+            return Ticket(key, question, self._idempotency_ttl, Reused.REPLAY)
         cache = self._caches.get(route)
         if cache is None or not _may_be_cached(request):
             return None
@@ -148,17 +211,23 @@ class CachingRouter:
             user_id="",
             idempotency_key="",
         )
-        question = digest("" if cache.across_keys else whose, what, route, asked)
-        return Ticket(self._name_key("cached", question), question, cache.ttl, _terms(request.routing))
+        question = digest("" if cache.across_keys else whose, operation, route, asked)
+        terms = _terms(request.routing, invocation)
+        return Ticket(self._name_key("cached", question), question, cache.ttl, Reused.CACHE, terms)
 
 
 def _what_is_asked(routing: Routing) -> Routing:
     return Routing(allowed_targets=routing.allowed_targets)
 
 
-def _terms(routing: Routing) -> str:
-    """Return what decides whether a fault ends a call: nobody's may end by what another one forbade."""
-    return digest(routing.allow_failover, routing.stream_recovery, routing.first_token_timeout)
+def _terms(routing: Routing, invocation: Invocation) -> str:
+    """Return what decides whether a fault ends a call: nobody's may end by what another one forbade.
+
+    Nor by another one's budget, which is spent.
+    """
+    principal = invocation.principal
+    payer = "" if principal is None or principal.budget is None else principal.subject
+    return digest(routing.allow_failover, routing.stream_recovery, routing.first_token_timeout, payer)
 
 
 def _may_be_cached(request: Request) -> bool:
@@ -181,32 +250,13 @@ def _worth_keeping(events: Sequence[Any]) -> bool:
             return isinstance(last, EmbedResult)
 
 
-def _again(result: _Result, request: Request, invocation: Invocation) -> _Result:
-    return replace(
-        result,
-        call_id=invocation.call_id,
-        model=request.model,
-        usage=_free(result.usage),
-        trail=_without_asking(result.trail),
-    )
+async def _each(kept: Sequence[Any]) -> _Events:
+    for event in kept:
+        yield event
 
 
-def _event_again(event: StreamEvent, request: Request, invocation: Invocation) -> StreamEvent:
-    match event:
-        case Started(trail=trail):
-            return Started(invocation.call_id, request.model, _without_asking(trail))
-        case Finished(usage=usage, trail=trail):
-            return replace(event, usage=_free(usage), trail=_without_asking(trail))
-        case Reset(trail=trail):
-            return replace(event, trail=_without_asking(trail))
-        case _:
-            return event
-
-
-def _free(usage: Usage) -> Usage:
-    """Return what the answer took when it was made; giving it again costs nothing."""
-    return replace(usage, cost_nano_usd=0)
-
-
-def _without_asking(trail: Trail) -> Trail:
-    return replace(trail, attempts=(), cache_hit=True)
+async def _only(events: _Events) -> Any:
+    # To its end, and not to its first value alone: whoever leaves early ends the flight.
+    async with aclosing(events):
+        (answer,) = [event async for event in events]
+    return answer

@@ -9,11 +9,11 @@ import asyncio
 from collections.abc import Callable, Mapping
 from types import TracebackType
 
-from router_server.core.deadline import Deadline, deadline_of
+from router_server.core.deadline import deadline_of
 from router_server.core.errors import AttemptSummary, Outcome, Phase, Reason, RouterError
 from router_server.core.funds import Funds
 from router_server.core.needs import estimate_prompt
-from router_server.core.observer import AttemptRecord, CallRecord, CallStart, Observer
+from router_server.core.observer import AttemptRecord, AttemptStart, CallRecord, CallStart, Observer
 from router_server.core.plan import Plan
 from router_server.core.results import Invocation, Trail
 from router_server.core.target import Target
@@ -53,7 +53,7 @@ class Call:
         self.began = clock()
         self.operation = operation
         self.request = request
-        self.deadline: Deadline = deadline_of(self.began, invocation.timeout, default_timeout)
+        self.deadline = invocation.deadline or deadline_of(self.began, invocation.timeout, default_timeout)
         principal = "" if invocation.principal is None else invocation.principal.subject
         self.start = CallStart(invocation.call_id, operation, route, request, arm, principal)
         self.observation = observer.call(self.start)
@@ -95,6 +95,25 @@ class Call:
         """Note who is answering."""
         self._answering = target
         self._reported_model = reported_model
+
+    def attempting(self, target: Target, *, hedge: bool) -> AttemptStart:
+        """Return what is told of the next attempt, which asks ``target``."""
+        upstream = target.upstream
+        return AttemptStart(
+            call_id=self.start.call_id,
+            operation=self.operation,
+            route=self.route,
+            target=target.configured,
+            provider=target.provider,
+            endpoint=upstream.endpoint,
+            kind=upstream.kind,
+            model=target.settings.model,
+            number=self.asked + 1,
+            server_address=upstream.provider.address[0],
+            server_port=upstream.provider.address[1],
+            request=self.request,
+            hedge=hedge,
+        )
 
     def attempted(self, record: AttemptRecord) -> None:
         """Note a finished attempt."""

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
-from router_server.core.record import Record
+from msgspec import Struct
+
+from router_server.core.record import Record, field
 
 MIN_ATTEMPT = 0.1
 """Seconds that an attempt needs to be worth starting."""
@@ -45,10 +48,33 @@ class Timeouts:
     unary: float = 120.0
 
 
-class Deadline(Record, frozen=True):
+class Scope(Protocol):
+    """A timeout that is running; `asyncio.Timeout` is one. Moments are those of the loop's clock."""
+
+    def when(self) -> float | None:
+        """Return when it ends, or None: it rests."""
+
+    def reschedule(self, when: float | None) -> None:
+        """Let it end then."""
+
+
+class Follower(Protocol):
+    """Somebody whose own timer is cut from a deadline."""
+
+    def put_off(self, by: float) -> None:
+        """The deadline is ``by`` seconds later than it was."""
+
+
+class Deadline(Struct, gc=False):
     """The moment at which a call is over."""
 
     at: float
+
+    def follow(self, one: Follower) -> None:
+        """Tell ``one`` whenever the deadline moves; this one never does."""
+
+    def unfollow(self, one: Follower) -> None:
+        """Tell it no more."""
 
     def remaining(self, now: float) -> float:
         """Return the seconds that are left, never negative."""
@@ -57,6 +83,30 @@ class Deadline(Record, frozen=True):
     def spent(self, now: float) -> bool:
         """Tell whether nothing is left."""
         return now >= self.at
+
+
+class MovingDeadline(Deadline, gc=True, eq=False):
+    """That of a call for which several wait: the latest of theirs, as they come."""
+
+    followers: set[Follower] = field(default_factory=set)
+
+    def put_off(self, at: float) -> bool:
+        """Make it ``at``, if that is later than it is; tell whether it was."""
+        by = at - self.at
+        if by <= 0:
+            return False
+        self.at = at
+        for one in tuple(self.followers):
+            one.put_off(by)
+        return True
+
+    def follow(self, one: Follower) -> None:
+        """Tell ``one`` whenever the deadline moves."""
+        self.followers.add(one)
+
+    def unfollow(self, one: Follower) -> None:
+        """Tell it no more."""
+        self.followers.discard(one)
 
 
 def deadline_of(now: float, timeout: float | None, default: float) -> Deadline:
@@ -96,18 +146,37 @@ def share(configured: float, remaining: float, *, others_left: bool, wished: flo
 class Timers:
     """The timers of one attempt, each cut from what remains of its call when it is asked for.
 
+    The one that runs is put off when the call's deadline is.
+
     Args:
         timeouts: the target's.
         remaining: gives the seconds that remain of the call.
         others_left: another target may be tried after this one.
+
+    Attributes:
+        latest: the moment to which the one that runs may be put off.
     """
 
-    __slots__ = ("_others_left", "_remaining", "_timeouts")
+    __slots__ = ("_others_left", "_remaining", "_scope", "_shared", "_timeouts", "latest")
 
     def __init__(self, timeouts: Timeouts, remaining: Callable[[], float], *, others_left: bool) -> None:
         self._timeouts = timeouts
         self._remaining = remaining
         self._others_left = others_left
+        self._shared = others_left
+        self._scope: Scope | None = None
+        self.latest = 0.0
+
+    def runs(self, scope: Scope | None, latest: float = 0.0) -> None:
+        """Note which one runs now: None for none, and none is when the attempt is over."""
+        self._scope, self.latest = scope, latest
+
+    def put_off(self, by: float) -> None:
+        """The call has ``by`` more seconds than it had, and so has what is waited for: its share of them."""
+        when = None if self._scope is None else self._scope.when()
+        if self._scope is not None and when is not None:
+            mine = by / 2 if self._shared else by
+            self._scope.reschedule(max(when, min(when + mine, self.latest)))
 
     def queue(self, configured: float) -> Timer:
         """Return the timer of the wait for a permit."""
@@ -131,6 +200,7 @@ class Timers:
 
     def idle(self, *, finished: bool) -> Timer:
         """Return the timer of a stream's next event; a ``finished`` one has only its usage to send."""
+        self._shared = False
         idle = min(self._timeouts.idle, _FAREWELL) if finished else self._timeouts.idle
         return Timer(min(idle, self._remaining()), idle)
 

@@ -7,6 +7,7 @@ carry the trace context on. Refuses to know what becomes of a record.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from enum import StrEnum
 from typing import ClassVar, Final, Protocol
 
 from router_server.core.errors import Outcome, Phase, Reason
@@ -20,6 +21,17 @@ from router_server.core.types import (
     Operation,
     Usage,
 )
+
+
+class Reused(StrEnum):
+    """Whose answer a call was given that asked no target itself."""
+
+    CACHE = "cache"
+    """One that is kept of the same question."""
+    REPLAY = "replay"
+    """One that is kept of a call with the same idempotency key."""
+    JOINED = "joined"
+    """That of another call, as it arrived."""
 
 
 class CallStart(Record, frozen=True):
@@ -96,7 +108,10 @@ class AttemptRecord(Record, frozen=True):
 
 
 class CallRecord(Record, frozen=True):
-    """One finished call; times in seconds. ``error`` None means success; ``target`` is who answered."""
+    """One finished call; times in seconds. ``error`` None means success; ``target`` is who answered.
+
+    ``reused`` tells that it was given the answer of another call, whose tokens then are in ``usage``.
+    """
 
     start: CallStart
     duration: float
@@ -111,10 +126,13 @@ class CallRecord(Record, frozen=True):
     usage: Usage | None = None
     user_id: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
+    reused: Reused | None = None
 
     @property
     def cost_nano_usd(self) -> int | None:
         """What all attempts cost together, whatever their end; None where no price is known."""
+        if self.reused is not None:
+            return 0
         usages = (attempt.usage for attempt in self.attempts)
         costs = [usage.cost_nano_usd for usage in usages if usage and usage.cost_nano_usd is not None]
         return sum(costs) if costs else None

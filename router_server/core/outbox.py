@@ -56,7 +56,7 @@ class Outbox:
         """Add ``events``, however full the buffer is."""
         if events:
             self._events.extend(events)
-            self._size += sum(_size(event) for event in events)
+            self._size += sum(size_of(event) for event in events)
             self._filled.set()
 
     async def put(self, events: Sequence[StreamEvent], patience: float) -> None:
@@ -118,7 +118,7 @@ class Outbox:
             self._hurry.clear()
         if not events and self._error is not None:
             self._fail()
-        return _merged(events)
+        return merged_events(events)
 
     def discard(self) -> None:
         """Forget everything: the reader takes no more."""
@@ -141,20 +141,22 @@ class Outbox:
             return events
         size = count = 0
         while count < len(events) and size < TAKEN:
-            size += _size(events[count])
+            size += size_of(events[count])
             count += 1
         self._events, self._size = events[count:], self._size - size
         return events[:count]
 
 
-def _size(event: StreamEvent) -> int:
+def size_of(event: StreamEvent) -> int:
+    """Return the bytes that an event costs while it is buffered."""
     if isinstance(event, Delta):
         text = len(event.text) if event.text.isascii() else 4 * len(event.text)
         return _OVERHEAD * (1 + len(event.logprobs)) + text + len(event.opaque_state)
     return _OVERHEAD
 
 
-def _merged(events: Sequence[StreamEvent]) -> list[StreamEvent]:
+def merged_events(events: Sequence[StreamEvent]) -> list[StreamEvent]:
+    """Return ``events`` with neighbouring deltas as one, where that says the same."""
     merged: list[StreamEvent] = []
     run: list[Delta] = []
     for event in events:

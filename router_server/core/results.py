@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import ClassVar
 
+from router_server.core.deadline import Deadline
 from router_server.core.errors import AttemptSummary
 from router_server.core.observer import CallRecord
 from router_server.core.principal import Principal
@@ -98,12 +100,16 @@ class Invocation(Record, frozen=True):
         principal: who calls, None where nobody asks who it is.
         stands: told how far the caller's limits are used, where there are any.
         ended: told of the call when it is over, if it was routed at all.
+        lasts: told of a task that goes on with the call for others, when its caller may be gone.
+        deadline: of the call, where others than its caller may move it; None: that of ``timeout``.
     """
 
-    unsaid: ClassVar[frozenset[str]] = frozenset({"stands", "ended"})
+    unsaid: ClassVar[frozenset[str]] = frozenset({"stands", "ended", "lasts"})
 
     call_id: str
     timeout: float | None = None
     principal: Principal | None = None
     stands: Callable[[Standing], None] = _unheard
     ended: Callable[[CallRecord], None] | None = None
+    lasts: Callable[[asyncio.Task[None]], None] | None = None
+    deadline: Deadline | None = None

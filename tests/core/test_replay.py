@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from router_server.core.errors import AttemptSummary
 from router_server.core.packing import UnreadableError, digest, pack, unpack
 from router_server.core.record import replace
-from router_server.core.replay import MemoryShelf
 from router_server.core.results import ChatResult, EmbedResult, Finished, Started, Trail
+from router_server.core.shelf import MemoryShelf
 from router_server.core.types import (
     Answer,
     ChatRequest,

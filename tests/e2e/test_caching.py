@@ -131,10 +131,10 @@ async def test_the_same_question_at_the_same_time_is_asked_once(streaming: bool)
             calls = [method(chat(generation=COLD)) for _ in range(3)]
             asked = [asyncio.ensure_future(_streamed(c) if streaming else _whole(c)) for c in calls]
             await a.requested()
-            flights = served.server.assembly.router._replays._flights  # type: ignore[attr-defined]
-            await until(lambda: [flight.waiting for flight in flights.values()] == [3])
+            replays = served.server.assembly.router.replays  # type: ignore[attr-defined]
+            await until(lambda: [flight.waiting for flight in replays.flights] == [3])
             calls[0].cancel()
-            await until(lambda: [flight.waiting for flight in flights.values()] == [2])
+            await until(lambda: [flight.waiting for flight in replays.flights] == [2])
             go_on.set()
             done = await asyncio.gather(*asked, return_exceptions=True)
             assert (done[1:], len(a.requests)) == (["Hello", "Hello"], 1)
@@ -206,8 +206,8 @@ async def test_a_repeated_call_joins_the_one_in_flight() -> None:
             request = chat("plain", idempotencyKey="k")
             calls = [asyncio.ensure_future(_whole(served.stub.Chat(request))) for _ in range(2)]
             await a.requested()
-            flights = served.server.assembly.router._replays._flights  # type: ignore[attr-defined]
-            await until(lambda: [flight.waiting for flight in flights.values()] == [2])
+            replays = served.server.assembly.router.replays  # type: ignore[attr-defined]
+            await until(lambda: [flight.waiting for flight in replays.flights] == [2])
             other = await fails(served.stub.Chat(chat("plain", "Else", idempotencyKey="k")))
             assert other.code == "INVALID_ARGUMENT"
             go_on.set()

@@ -81,8 +81,8 @@ async def test_callers_on_the_same_terms_share_one_rescue() -> None:
         b.always(json_reply(answer()))
         async with cached(a, b) as served:
             calls = [asyncio.ensure_future(served.stub.Chat(cold())) for _ in range(3)]
-            flights = served.server.assembly.router._replays._flights  # type: ignore[attr-defined]
-            await until(lambda: [flight.waiting for flight in flights.values()] == [3])
+            replays = served.server.assembly.router.replays  # type: ignore[attr-defined]
+            await until(lambda: [flight.waiting for flight in replays.flights] == [3])
             await a.requested()
             breaks.set()
             assert [call.route.target for call in await asyncio.gather(*calls)] == ["b1"] * 3
