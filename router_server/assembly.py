@@ -9,7 +9,7 @@ import socket
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,7 @@ from router_server.core.target import Destination, HealthCheck, Target, TargetSe
 from router_server.engines.wanted import engine_of
 from router_server.inheritance import Change, Heritage, Providers, kept
 from router_server.pricing import cost_function
-from router_server.providers import load_kind
+from router_server.providers import load_kind, names
 from router_server.routing import Routing
 from router_server.shadowing import most_copies, shadowing
 from router_server.spending.opening import are_wanted
@@ -137,6 +137,7 @@ def assemble(
         settings=settings,
         direct=parts.direct(providers, direct) if config.server.allow_direct else no_direct,
         ledger=ledger,
+        addressable=lambda name: name in config.providers or name in _kinds(),
     )
     shadows = shadowing(
         config, router, targets, copies or observer, clock=clock, settings=settings, ledger=ledger
@@ -331,6 +332,11 @@ def _scope(provider: Provider) -> str | None:
     if not address:
         return None
     return socket.gethostname() if port is None or address in _THIS_MACHINE else ""
+
+
+@cache  # they are read from what is installed, and few calls ask
+def _kinds() -> frozenset[str]:
+    return frozenset(names())
 
 
 def _check(check: HealthCheckConfig | None) -> HealthCheck | None:

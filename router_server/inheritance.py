@@ -127,11 +127,12 @@ class Heritage:
         return before if list(before.targets) == now else None
 
     def seats(self, config: Config, fresh: Route) -> Route:
-        """Return ``fresh``, where users keep their targets if they are allotted by the same rule."""
+        """Return ``fresh``, where users keep their targets if it is by the same that they are told apart."""
         before = self.routes.get(fresh.name)
         if before is None or before.allocation is None or fresh.allocation is None:
             return fresh
-        if self.config.routes[fresh.name].sticky == config.routes[fresh.name].sticky:
+        was, now = self.config.routes[fresh.name].sticky, config.routes[fresh.name].sticky
+        if was is not None and now is not None and was.by == now.by:
             fresh.allocation.take_over(before.allocation)
         return fresh
 

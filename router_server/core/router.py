@@ -6,7 +6,7 @@ Composition of the other parts of the core, and the only one of them that the ed
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -16,7 +16,7 @@ from router_server.core.budget import Budget
 from router_server.core.call import Call
 from router_server.core.checks import Checks
 from router_server.core.embedding import embed_all
-from router_server.core.errors import Reason, RouterError, UpstreamError
+from router_server.core.errors import Reason, RouterError, UpstreamError, Violation
 from router_server.core.funds import Funds, Ledger
 from router_server.core.journey import Journey
 from router_server.core.needs import needs_of
@@ -85,6 +85,7 @@ class Router:
         settings: deadlines and the like.
         direct: gives the target for ``provider/model`` where callers may name one, else None.
         ledger: where budgets are kept; None where nothing has one.
+        addressable: tells whether callers may have options for what is called so: a provider, or a kind.
     """
 
     def __init__(
@@ -97,6 +98,7 @@ class Router:
         settings: RouterSettings | None = None,
         direct: Callable[[str, str], Destination | None] = no_direct,
         ledger: Ledger | None = None,
+        addressable: Callable[[str], bool] = lambda _name: True,
     ) -> None:
         self._listed = sorted(routes, key=lambda route: route.name)
         self._routes: Mapping[str, Route] = {
@@ -108,6 +110,7 @@ class Router:
         self._settings = settings or RouterSettings()
         self._direct = direct
         self._ledger = ledger
+        self._addressable = addressable
 
     async def chat(self, request: ChatRequest, invocation: Invocation) -> ChatResult:
         """Return one whole answer.
@@ -236,6 +239,8 @@ class Router:
         self, operation: Operation, route: Route, request: ChatRequest | EmbedRequest, invocation: Invocation
     ) -> Call:
         settings = self._settings
+        if request.provider_options:
+            self._check_options(request.provider_options, route)
         return Call(
             invocation,
             operation,
@@ -249,6 +254,22 @@ class Router:
             arm=route.experiment.arm(request) if route.experiment else "",
             funds=None if self._ledger is None else _funds(self._ledger, route, invocation),
         )
+
+    def _check_options(self, options: Collection[str], route: Route) -> None:
+        strangers = [name for name in options if not self._addressable(name)]
+        if strangers:
+            known = ", ".join(sorted(set(route.providers.values())))
+            raise RouterError(
+                Reason.INVALID_REQUEST,
+                "provider_options_json names what is neither a provider nor a kind of provider.",
+                violations=tuple(
+                    Violation(
+                        f"provider_options_json[{name[:_LONGEST_NAME]}]",
+                        f"nothing is called that here; the providers of this route are: {known}",
+                    )
+                    for name in strangers
+                ),
+            )
 
     def _route(self, model: str) -> Route:
         route = self._routes.get(model)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from textwrap import dedent
 from typing import Any
 
+from google.rpc import error_details_pb2
+
 from modelrouter.v1 import models_pb2
-from tests.e2e.serving import answer, chat, pieces, serving
+from tests.e2e.serving import answer, chat, fails, pieces, serving
 from tests.upstream import Upstream, json_reply, sse_reply
 
 
@@ -58,6 +60,33 @@ async def test_callers_set_what_they_may_and_are_capped() -> None:
         assert (first["max_tokens"], first["temperature"]) == (50, 1.5)
         assert (first["service_tier"], first["store"], first["top_p"]) == ("priority", False, 0.25)
         assert second["max_tokens"] == 9
+
+
+async def test_names_that_a_caller_gets_wrong_are_refused_with_those_that_are_right() -> None:
+    async with Upstream() as upstream:
+        upstream.always(json_reply(answer()))
+        async with serving(configuration(upstream, "round_robin")) as served:
+            wrong: dict[str, tuple[dict[str, Any], str]] = {
+                "routing.allowed_targets[1]": (
+                    {"routing": {"allowed_targets": ["set", "plane"]}},
+                    "not a target of this route; its targets are: set, plain",
+                ),
+                "provider_options_json[opneai]": (
+                    {"provider_options_json": {"opneai": "{}", "up": "{}", "gemini": "{}"}},
+                    "nothing is called that here; the providers of this route are: up",
+                ),
+            }
+            for field, (fields, words) in wrong.items():
+                for call in (served.stub.Chat(chat(**fields)), served.stub.StreamChat(chat(**fields))):
+                    failure = await fails(call)
+                    assert (failure.code, failure.reason) == ("INVALID_ARGUMENT", "INVALID_REQUEST")
+                    (violation,) = failure.detail(error_details_pb2.BadRequest).field_violations
+                    assert (violation.field, violation.description) == (field, words)
+            assert upstream.requests == []
+            others = {"openai": '{"store": false}', "gemini": '{"x": 1}'}
+            await served.stub.Chat(chat(provider_options_json=others), timeout=10)
+        assert upstream.requests[0].json["store"] is False
+        assert "x" not in upstream.requests[0].json
 
 
 async def test_an_alias_is_the_route() -> None:

@@ -14,10 +14,12 @@ import pytest
 
 from router_server.cli import main
 from router_server.commands.exits import Exit
+from router_server.config import read
 from router_server.core import shared
 from tests.e2e.serving import Served, answer, chat, serving
 from tests.state.servers import SharedServer, shared_server
 from tests.telemetry.collector import Collector, attributes, collector
+from tests.test_succession import reload
 from tests.upstream import Upstream, json_reply
 
 OK = json_reply(answer())
@@ -146,6 +148,25 @@ async def test_shares_change_while_servers_run(
             assert await asked(two, "new-1") == await asked(two, "new-2") == "a"
     said = capsys.readouterr().out.splitlines()
     assert said == ["chat, as changed:", "  b  100.0%", "chat, as configured:", "  a  80.0%", "  b  20.0%"]
+
+
+async def test_shares_in_the_file_change_for_new_users_and_for_those_without_a_share() -> None:
+    async with Upstream() as a, Upstream() as b:
+        a.always(OK)
+        b.always(OK)
+
+        async def follow(shares: str) -> None:
+            route = f"targets: [a, b], sticky: {{by: user_id, shares: {{{shares}}}}}"
+            await reload(served, read(configuration(a, b, route), {}, origin="test"))
+
+        async with serving(configuration(a, b, SHARES)) as served:
+            before = await homes(served)
+            await follow("a: 0.2, b: 0.8")
+            assert await homes(served) == before
+            new = Counter([await asked(served, f"new-{i}") for i in range(10)])
+            assert new == {"a": 2, "b": 8}
+            await follow("b: 1")
+            assert set((await homes(served)).values()) == {"b"}
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,12 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from random import Random
 from textwrap import dedent
 
 import pytest
 
+from router_server import routing
 from tests.e2e.serving import Served, answer, chat, events_of, fails, pieces, serving, text_of
 from tests.upstream import End, Upstream, json_reply, sse_reply
 
@@ -102,7 +104,8 @@ async def test_a_target_without_a_place_is_passed_over() -> None:
         assert await held == "a"
 
 
-async def test_the_quickest_is_asked_and_a_timeout_makes_slow() -> None:
+async def test_the_quickest_is_asked_and_a_timeout_makes_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(routing, "random", Random(7))  # noqa: S311 - the same each time
     async with three("{targets: [a, b], strategy: lowest_latency}") as (served, upstreams):
         upstreams[0].always((End.STALL,))
         order = await asked(served, 40)
@@ -110,9 +113,13 @@ async def test_the_quickest_is_asked_and_a_timeout_makes_slow() -> None:
     assert len(upstreams[0].requests) < 10, "asked for the first time, and when exploring"
 
 
-async def test_chance_asks_both() -> None:
-    async with three("{targets: [a, b], strategy: random}") as (served, _upstreams):
-        assert set(await asked(served, 40)) == {"a", "b"}
+async def test_chance_is_as_the_weights_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(routing, "random", Random(7))  # noqa: S311 - the same each time
+    route = "{targets: [{target: a, weight: 3}, {target: b, weight: 1}], strategy: random, fallback: [c]}"
+    async with three(route) as (served, _upstreams):
+        counts = Counter(await asked(served, 400))
+    assert counts["a"] == pytest.approx(300, abs=25)
+    assert counts["a"] + counts["b"] == 400
 
 
 async def test_the_cheapest_depends_on_the_calls_size() -> None:
