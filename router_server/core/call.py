@@ -6,7 +6,7 @@ A mutable notebook with no decisions in it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 
 from router_server.core.deadline import deadline_of
@@ -14,7 +14,7 @@ from router_server.core.errors import AttemptSummary, Outcome, Phase, Reason, Ro
 from router_server.core.funds import Funds
 from router_server.core.needs import estimate_prompt
 from router_server.core.observer import AttemptRecord, AttemptStart, CallRecord, CallStart, Observer
-from router_server.core.plan import Plan
+from router_server.core.plan import Plan, Skip
 from router_server.core.results import Invocation, Trail
 from router_server.core.target import Target
 from router_server.core.types import ChatRequest, EmbedRequest, Operation, Usage
@@ -65,6 +65,7 @@ class Call:
         self.asked = 0
         """How many attempts have begun."""
         self.first_choice = ""
+        self._providers: Mapping[str, str] = {}
         self.first_delta_at: float | None = None
         self.usage: Usage | None = None
         self._tell = invocation.ended
@@ -84,8 +85,13 @@ class Call:
     def planned(self, plan: Plan, providers: Mapping[str, str]) -> None:
         """Note whom the plan prefers, and whom it passes over."""
         self.first_choice = plan.first
-        for skip in plan.skipped:
-            self.skipped(skip.target, providers[skip.target], skip.outcome)
+        self._providers = providers
+        self.passed_over(plan.skipped)
+
+    def passed_over(self, skips: Iterable[Skip]) -> None:
+        """Note whom the plan passes over."""
+        for skip in skips:
+            self.skipped(skip.target, self._providers[skip.target], skip.outcome)
 
     def skipped(self, target: str, provider: str, outcome: Outcome) -> None:
         """Note that a target was passed over."""

@@ -5,7 +5,7 @@ Pure: errors go in as values, steps come out. Refuses to call, to wait, and to k
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from router_server.core.deadline import MIN_ATTEMPT, Deadline
 from router_server.core.errors import (
@@ -17,7 +17,7 @@ from router_server.core.errors import (
     SameTarget,
     UpstreamError,
 )
-from router_server.core.plan import Plan
+from router_server.core.plan import Candidate, Plan, Skip, next_well, skips
 from router_server.core.record import Record
 from router_server.core.verdict import deadline_error, exhausted, refusal
 
@@ -60,7 +60,10 @@ class Course:
         self._deadline = deadline
         self._backoff = backoff
         self._left = list(plan.order)
-        self._groups = {c.target: c.group for c in plan.order if c.group}
+        self._rest = plan.rest
+        self._seen = {c.target: c for c in plan.order}
+        self._passed_over: list[Skip] = []
+        self._now = now
         self._waited: set[str] = set()
         self._retry: Step | None = None
         self._tries: dict[str, int] = {}
@@ -75,18 +78,19 @@ class Course:
 
     @property
     def others_left(self) -> bool:
-        """Tell whether another target may follow."""
-        return bool(self._left)
+        """Tell whether another target may follow; looks at the next one where it must."""
+        return bool(self._left) or self._look_ahead()
 
     def next_step(self, now: float) -> Step | None:
         """Return what to do next, or None: nothing more. A step is taken off: asking twice gives two."""
+        self._now = now
         if self._final is not None:
             return None
         remaining = self._deadline.remaining(now)
         retry, self._retry = self._retry, None
         if retry is not None and retry.wait + MIN_ATTEMPT <= remaining:
             return retry
-        if self._left:
+        if self.others_left:
             return self._ask_next() if remaining >= MIN_ATTEMPT else None
         return self._after_rest(now)
 
@@ -97,15 +101,16 @@ class Course:
         """
         if self._final is not None or self._deadline.remaining(now) < MIN_ATTEMPT:
             return None
-        chosen = next((c for c in self._left if fit(c.target)), None)
-        if chosen is None:
-            return None
+        self._now = now
+        while (chosen := next((c for c in self._left if fit(c.target)), None)) is None:
+            if not self._look_ahead():
+                return None
         self._left.remove(chosen)
         return Step(chosen.target, 0.0, self.others_left, hedge=True)
 
     def out_of_time(self, now: float) -> bool:
         """Tell whether it is time, not targets, that ended the call."""
-        least = MIN_ATTEMPT if self._left or self._cut_short else _CLOCK_RESOLUTION
+        least = MIN_ATTEMPT if self.others_left or self._cut_short else _CLOCK_RESOLUTION
         return self._final is None and self._deadline.remaining(now) < least
 
     def again(self, target: str) -> None:
@@ -125,6 +130,7 @@ class Course:
             prefer_others: a stream broke midway: go to the next target if there is one.
         """
         rule = RULES[error.outcome]
+        self._now = now
         self._ends[target] = (error.outcome, now + max(rest, error.retry_after or 0.0))
         self._cut_short = error.outcome is Outcome.TIMEOUT
         self._phase = Phase.QUEUE if error.outcome is Outcome.SATURATED else error.phase or self._phase
@@ -137,13 +143,18 @@ class Course:
             self._keep_larger(target)
             self._too_long = "messages" if error.input_index is None else f"inputs[{error.input_index}]"
         if error.outcome is Outcome.SATURATED:
-            self._waited.add(self._groups.get(target, ""))
+            self._waited.add(self._seen[target].group)
         if rule.same_target is SameTarget.AFTER_COOLING:
             self._rested[target] = now + rest
         # Another endpoint of the same target is as good as a retry, and need not be waited for.
-        others_first = bool(self._left) if prefer_others else self._has_sibling(target)
+        others_first = self.others_left if prefer_others else self._has_sibling(target)
         if rule.same_target is SameTarget.AFTER_BACKOFF and not others_first:
             self._plan_retry(target, error.retry_after or 0.0)
+
+    def passed_over(self) -> Sequence[Skip]:
+        """Return who was found unwell since this was last asked: looking for who may follow finds them."""
+        found, self._passed_over = self._passed_over, []
+        return found
 
     def verdict(self, now: float) -> RouterError:
         """Return what the caller is told, when there is no next step."""
@@ -165,18 +176,28 @@ class Course:
             waited=bool(candidate.group) and candidate.group in self._waited,
         )
 
+    def _look_ahead(self) -> bool:
+        """Look at further targets, up to the first that is well; tell whether one is."""
+        well, passed_over = next_well(self._rest)
+        for skip in skips(passed_over):
+            self._ends[skip.target] = (skip.outcome, self._now + skip.wait)
+            self._passed_over.append(skip)
+        self._left += well
+        self._seen |= {c.target: c for c in well}
+        return bool(well)
+
     def _has_sibling(self, target: str) -> bool:
-        group = self._groups.get(target)
-        return group is not None and any(c.group == group for c in self._left)
+        group = self._seen[target].group
+        return bool(group) and any(c.group == group for c in self._left)
 
     def _plan_retry(self, target: str, told_to_wait: float) -> None:
-        retries = next((c.retries for c in self._plan.order if c.target == target), 0)
+        retries = self._seen[target].retries
         tries = self._tries.get(target, 0) + 1
         self._tries[target] = tries
         if tries > retries or self._plan.last_resort:
             return
         # Who says when to come back is not asked sooner; whoever else is left can answer now.
-        if told_to_wait <= 0 or not self._left:
+        if told_to_wait <= 0 or not self.others_left:
             self._retry = Step(target, max(self._backoff(tries), told_to_wait), self.others_left)
 
     def _after_rest(self, now: float) -> Step | None:
@@ -191,9 +212,14 @@ class Course:
         return Step(target, wait, others_left=False)
 
     def _keep_larger(self, target: str) -> None:
-        group = self._groups.get(target)
-        if group is not None:
-            self._left = [c for c in self._left if c.group != group]
-        window = next((c.context_window for c in self._plan.order if c.target == target), None)
+        refused = self._seen[target]
+        if refused.group:
+            self._left = [c for c in self._left if c.group != refused.group]
+        window = refused.context_window
         if window is not None:
-            self._left = [c for c in self._left if c.context_window is None or c.context_window > window]
+            self._left = [c for c in self._left if _may_be_larger(c, window)]
+            self._rest = (c for c in self._rest if _may_be_larger(c, window))
+
+
+def _may_be_larger(candidate: Candidate, window: int) -> bool:
+    return candidate.context_window is None or candidate.context_window > window

@@ -70,6 +70,7 @@ class Journey:
         Raises:
             RouterError: the verdict; there is no next attempt.
         """
+        self._call.passed_over(self._course.passed_over())
         step = self._course.next_step(self._call.clock())
         if step is None:
             raise self.verdict()
@@ -140,7 +141,9 @@ class Journey:
 
     def verdict(self) -> RouterError:
         """Return what the caller is told when there is no next attempt."""
-        return self._course.verdict(self._call.clock())
+        verdict = self._course.verdict(self._call.clock())
+        self._call.passed_over(self._course.passed_over())
+        return verdict
 
     def _tell_failover(self, target: str) -> None:
         if self._previous is None or self._previous[0] == target:

@@ -1,12 +1,15 @@
 """Which targets a call tries, and in which order; `course` says how it goes on after a failure.
 
 Pure: it sees targets as frozen `Candidate` views and answers with a value. A strategy
-is a function that orders candidates. Refuses to call, wait or remember anything beyond one call.
+is a function that orders candidates. Where the order is the configuration's, nobody is looked at before it is
+his turn: a call to 200 targets costs what one to two does. Refuses to call, wait or remember anything beyond
+one call.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Protocol
 
 from router_server.core.errors import (
@@ -16,7 +19,7 @@ from router_server.core.errors import (
     Violation,
 )
 from router_server.core.provider import Capability
-from router_server.core.record import Record
+from router_server.core.record import Record, replace
 from router_server.core.types import ChatRequest, EmbedRequest, Operation
 
 MOST_ENDPOINTS = 4
@@ -105,16 +108,18 @@ class Plan(Record, frozen=True):
         order: whom to ask.
         skipped: whom not to ask.
         last_resort: nobody is well; the one in ``order`` is the least bad and is tried once.
+        rest: who comes after them and was not looked at yet; `next_well` does.
     """
 
     first: str
     order: tuple[Candidate, ...]
     skipped: tuple[Skip, ...] = ()
     last_resort: bool = False
+    rest: Iterator[Candidate] = iter(())
 
 
 def make_plan(
-    candidates: Sequence[Candidate],
+    candidates: Iterable[Candidate],
     needs: frozenset[Capability],
     demand: Demand,
     strategy: Strategy = ordered,
@@ -126,13 +131,37 @@ def make_plan(
             no target can do what the call needs.
     """
     routing = demand.request.routing
-    able = _able(_allowed(candidates, routing.allowed_targets), needs)
-    picked = able if routing.allowed_targets else strategy(able, demand)
+    in_turn = strategy is ordered and not routing.allowed_targets
+    picked = _able(_allowed(candidates, routing.allowed_targets), needs)
+    if not in_turn and not routing.allowed_targets:
+        picked = iter(strategy([*picked], demand))
     if not routing.allow_failover:
-        picked = picked[:1]
+        picked = islice(picked, 1)
     if Capability.EMBED in needs:
-        picked = [c for c in picked if c.space == picked[0].space]
-    return _eligible([endpoint for c in picked for endpoint in _endpoints(c)])
+        picked = _of_one_space(picked)
+    if not in_turn:
+        return _eligible([endpoint for c in picked for endpoint in _endpoints(c)])
+    well, passed_over = next_well(picked)
+    plan = _eligible([*passed_over, *well])
+    return replace(plan, rest=picked) if well else plan
+
+
+def next_well(rest: Iterator[Candidate]) -> tuple[Sequence[Candidate], Sequence[Candidate]]:
+    """Return whom to ask for the next target that is well, and who was passed over on the way to it."""
+    passed_over: list[Candidate] = []
+    for candidate in rest:
+        if candidate.well:
+            return _endpoints(candidate), passed_over
+        passed_over += _endpoints(candidate)
+    return (), passed_over
+
+
+def _of_one_space(picked: Iterator[Candidate]) -> Iterator[Candidate]:
+    first = next(picked)
+    yield first
+    for candidate in picked:
+        if candidate.space == first.space:
+            yield candidate
 
 
 def _endpoints(candidate: Candidate) -> Sequence[Candidate]:
@@ -143,7 +172,7 @@ def _endpoints(candidate: Candidate) -> Sequence[Candidate]:
     return well[:MOST_ENDPOINTS] or candidate.endpoints
 
 
-def _allowed(candidates: Sequence[Candidate], allowed: tuple[str, ...]) -> Sequence[Candidate]:
+def _allowed(candidates: Iterable[Candidate], allowed: tuple[str, ...]) -> Iterable[Candidate]:
     if not allowed:
         return candidates
     by_name = {c.target: c for c in candidates}
@@ -163,11 +192,19 @@ def _allowed(candidates: Sequence[Candidate], allowed: tuple[str, ...]) -> Seque
     return [by_name[name] for name in dict.fromkeys(allowed)]
 
 
-def _able(candidates: Sequence[Candidate], needs: frozenset[Capability]) -> Sequence[Candidate]:
-    able = [c for c in candidates if needs <= c.capabilities]
-    if able:
-        return able
-    lacking = min((sorted(needs - c.capabilities) for c in candidates), key=len)
+def _able(candidates: Iterable[Candidate], needs: frozenset[Capability]) -> Iterator[Candidate]:
+    """Yield who can do it; where nobody can, raise what the call is told."""
+    unable: list[Candidate] = []
+    anybody = False
+    for candidate in candidates:
+        if needs <= candidate.capabilities:
+            anybody = True
+            yield candidate
+        else:
+            unable.append(candidate)
+    if anybody:
+        return
+    lacking = min((sorted(needs - c.capabilities) for c in unable), key=len)
     names = ", ".join(lacking)
     raise RouterError(
         Reason.CAPABILITY_UNSUPPORTED,
@@ -185,14 +222,23 @@ def _eligible(picked: Sequence[Candidate]) -> Plan:
     last_resort = not well and bool(unwell)
     order = (min(unwell, key=lambda c: c.ready_in),) if last_resort else well
     asked = {c.configured for c in order}
-    skips = [_skip(c) for c in picked if c.configured not in asked]
-    soonest = {skip.target: skip for skip in sorted(skips, key=lambda skip: -skip.wait)}
     return Plan(
         first=picked[0].configured,
         order=order,
-        skipped=tuple(soonest[name] for name in dict.fromkeys(skip.target for skip in skips)),
+        skipped=tuple(skips([c for c in picked if c.configured not in asked])),
         last_resort=last_resort,
     )
+
+
+def skips(passed_over: Sequence[Candidate]) -> Iterable[Skip]:
+    """Return one skip for each target, in their order; of its endpoints, of the one that is well soonest."""
+    soonest: dict[str, Skip] = {}
+    for candidate in passed_over:
+        skip = _skip(candidate)
+        known = soonest.get(skip.target)
+        if known is None or skip.wait < known.wait:
+            soonest[skip.target] = skip
+    return soonest.values()
 
 
 def _skip(candidate: Candidate) -> Skip:

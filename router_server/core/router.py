@@ -308,7 +308,7 @@ async def _allotted_plan(call: Call, route: Route, allocation: Allocation) -> Pl
 
 def _plan(call: Call, route: Route, strategy: Strategy | None = None) -> Plan:
     request = call.request
-    candidates = [target.candidate(call) for target in route.targets]
+    candidates = (target.candidate(call) for target in route.targets)
     strategy = strategy or route.strategy
     if route.experiment is not None and call.start.arm:
         strategy = route.experiment.strategy(call.start.arm, strategy)
