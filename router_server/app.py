@@ -18,7 +18,8 @@ from router_server.greeting import served
 from router_server.http.server import Exposition, HttpServer, HttpStartError
 from router_server.providers import SetupError
 from router_server.reloading import Reloader, Source, watch
-from router_server.rpc.binding import BindError, TlsError
+from router_server.rpc.binding import BindError
+from router_server.rpc.certificates import TlsError
 from router_server.rpc.current import CallHolder
 from router_server.rpc.health import HealthBoard
 from router_server.rpc.server import RpcServer

@@ -9,14 +9,11 @@ from __future__ import annotations
 import errno
 import os
 import socket
-import ssl
 import stat
 from pathlib import Path
 
 import grpc
 from grpc import aio
-
-from router_server.rpc.settings import Tls
 
 _UNIX = "unix:"
 _HIGHEST_PORT = 65_535
@@ -32,10 +29,6 @@ _ADVICE = {
 
 class BindError(Exception):
     """An address cannot be served; the message names it and says what to do."""
-
-
-class TlsError(Exception):
-    """A certificate or key cannot be used; the message names the file and says what to do."""
 
 
 def bind(server: aio.Server, address: str, credentials: grpc.ServerCredentials | None) -> int:
@@ -57,21 +50,6 @@ def bind(server: aio.Server, address: str, credentials: grpc.ServerCredentials |
     except RuntimeError:
         raise BindError(f"cannot listen on {address}: {_why(address, path)}") from None
     return port if path is None else 0
-
-
-def server_credentials(tls: Tls) -> grpc.ServerCredentials:
-    """Return what the files hold.
-
-    Raises:
-        TlsError: a file is missing or is not what it should be, or certificate and key do not match.
-    """
-    _check_pair(tls)
-    client_ca = None if tls.client_ca is None else _read_ca(tls.client_ca)
-    return grpc.ssl_server_credentials(
-        [(_read(tls.key), _read(tls.cert))],
-        root_certificates=client_ca,
-        require_client_auth=client_ca is not None,
-    )
 
 
 def _socket_path(address: str) -> Path | None:
@@ -126,35 +104,3 @@ def _advice(error: OSError) -> str:
     if error.errno is None:
         return "the path is too long for a socket; choose a shorter one"
     return _ADVICE.get(error.errno, os.strerror(error.errno))
-
-
-def _check_pair(tls: Tls) -> None:
-    for path in (tls.cert, tls.key):
-        _read(path)
-    try:
-        # An encrypted key would ask on the terminal; gRPC could not use it either.
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(tls.cert, tls.key, password=_no_password)
-    except (ssl.SSLError, ValueError):
-        raise TlsError(
-            f"{tls.cert} and {tls.key} are not a PEM certificate chain and its unencrypted PEM key"
-        ) from None
-
-
-def _no_password() -> str:
-    raise ValueError("encrypted keys are not supported")
-
-
-def _read_ca(path: Path) -> bytes:
-    pem = _read(path)
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(cadata=pem.decode("ascii"))
-    except (ssl.SSLError, ValueError):
-        raise TlsError(f"{path} holds no PEM certificates of an authority") from None
-    return pem
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise TlsError(f"cannot read {path}: {os.strerror(error.errno or 0)}") from None

@@ -16,7 +16,7 @@ from modelrouter.v1.service_pb2_grpc import add_ModelRouterServiceServicer_to_se
 from router_server.core.observer import RpcObserver
 from router_server.core.principal import Authenticator
 from router_server.core.service import CallRouter
-from router_server.rpc.binding import server_credentials
+from router_server.rpc.certificates import server_credentials
 from router_server.rpc.delivery import Delivery
 from router_server.rpc.health import HealthBoard, HealthService
 from router_server.rpc.inflight import InFlight

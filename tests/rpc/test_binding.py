@@ -10,7 +10,8 @@ import pytest
 from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from router_server.rpc.binding import BindError, TlsError
+from router_server.rpc.binding import BindError
+from router_server.rpc.certificates import TlsError
 from router_server.rpc.health import HealthBoard
 from router_server.rpc.server import RpcServer
 from router_server.rpc.settings import ServerSettings, Tls, channel_options
@@ -151,3 +152,32 @@ def test_the_settings_that_matter() -> None:
         "grpc.max_metadata_size": 16_384,
     }
     assert dict(channel_options(ServerSettings(reuse_port=True)))["grpc.so_reuseport"] == 1
+
+
+async def test_a_renewed_certificate_is_shown_to_whoever_comes_next(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    before, after = Authority(tmp_path, "before"), Authority(tmp_path, "after")
+    pair, renewed = before.issue("server"), after.issue("server")
+    settings = ServerSettings(listen="127.0.0.1:0", tls=Tls(pair.cert, pair.key))
+
+    def channel(authority: Authority) -> aio.Channel:
+        credentials = grpc.ssl_channel_credentials(authority.cert.read_bytes())
+        # Or channels to one address share their connection.
+        return aio.secure_channel(it.address, credentials, options=[("grpc.use_local_subchannel_pool", 1)])
+
+    async def answered(channel: aio.Channel) -> bool:
+        return bool((await stub_of(channel).Chat(chat_request())).model == "chat")
+
+    async with serving(settings=settings) as it, channel(before) as early:
+        assert await answered(early)
+        renewed.cert.replace(pair.cert)
+        async with channel(before) as between:
+            assert await answered(between), "the key is still missing"
+        assert "The former certificate stays in use" in caplog.text
+        renewed.key.replace(pair.key)
+        async with channel(after) as late, channel(before) as stranger:
+            assert await answered(late)
+            answer = await refused(stub_of(stranger).Chat(chat_request(), timeout=5))
+            assert answer.code is grpc.StatusCode.UNAVAILABLE
+        assert await answered(early), "who is connected stays so"
