@@ -23,6 +23,7 @@ from router_server.telemetry.semconv import (
     GEN_AI_PROVIDER_NAME,
     GEN_AI_REQUEST_MODEL,
     GEN_AI_TOKEN_MODALITY,
+    LABEL_ARM,
     LABEL_BUDGET,
     LABEL_CODE,
     LABEL_DIRECTION,
@@ -162,7 +163,7 @@ CALL_DURATION: Final = Metric(
     _H,
     "s",
     "How long calls took, all attempts included",
-    (LABEL_ROUTE, LABEL_OPERATION, ERROR_TYPE),
+    (LABEL_ROUTE, LABEL_OPERATION, ERROR_TYPE, LABEL_ARM),
     SECONDS,
 )
 CALL_TIME_TO_FIRST_TOKEN: Final = Metric(
@@ -170,7 +171,7 @@ CALL_TIME_TO_FIRST_TOKEN: Final = Metric(
     _H,
     "s",
     "From a call's arrival to its first delta, failed attempts included",
-    (LABEL_ROUTE,),
+    (LABEL_ROUTE, LABEL_ARM),
     SECONDS,
 )
 ATTEMPTS_MADE: Final = Metric(

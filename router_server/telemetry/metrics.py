@@ -104,10 +104,10 @@ class Metrics:
         if record.cancelled:
             error = Outcome.CANCELLED.value
         span = _sampled_span()
-        route = record.start.route
-        self._call_duration.add(record.duration, (route, record.start.operation.value, error), span)
+        route, arm = record.start.route, record.start.arm or None
+        self._call_duration.add(record.duration, (route, record.start.operation.value, error, arm), span)
         if record.time_to_first_token is not None:
-            self._call_first_token.add(record.time_to_first_token, (route,), span)
+            self._call_first_token.add(record.time_to_first_token, (route, arm), span)
 
 
 class _AttemptInstruments:

@@ -106,6 +106,7 @@ PRINCIPAL: Final = "modelrouter.principal"
 
 # Metric labels that Prometheus users type, hence short
 LABEL_ROUTE: Final = "route"
+LABEL_ARM: Final = "arm"
 LABEL_TARGET: Final = "target"
 LABEL_PROVIDER: Final = "provider"
 LABEL_ENDPOINT: Final = "endpoint"

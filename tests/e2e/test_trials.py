@@ -52,6 +52,9 @@ async def test_an_experiment_is_tried_by_its_share_of_users_and_told_in_traces()
             treated = users[first.index("new")]
             response = await served.stub.Chat(chat(user_id=treated), timeout=10)
             assert [x.target for x in response.route.attempts] == ["new", "old"]
+    durations = otlp.metrics["modelrouter.call.duration"].histogram.data_points
+    counts = {attributes(point.attributes)["arm"]: point.count for point in durations}
+    assert counts == {"try-n": 2 * first.count("new") + 1, "control": 2 * first.count("old")}
     arms = [
         attributes(span.attributes)["modelrouter.arm"] for span in otlp.spans if span.name == "route chat"
     ]
