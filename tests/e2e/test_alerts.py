@@ -15,7 +15,7 @@ import pytest
 from router_server.alerting import Webhook
 from router_server.core import shared
 from router_server.state.store import key
-from tests.e2e.serving import answer, chat, serving
+from tests.e2e.serving import answer, chat, fails, serving
 from tests.state.servers import SharedServer, shared_server
 from tests.upstream import End, Reply, Upstream, json_reply
 
@@ -75,6 +75,29 @@ async def test_of_two_servers_one_tells_that_a_target_is_down_and_one_that_it_is
         assert (last["well"], last["error"], failed["well"], failed["error"]) == (True, "", False, "http_401")
         assert last["at"] >= failed["at"]
         assert 0 < last["took"] < 10
+
+
+async def test_of_two_servers_one_tells_of_each_share_of_a_budget(redis: SharedServer) -> None:
+    async with Upstream() as a, Upstream() as b, Upstream() as hook:
+        for upstream in (a, b):
+            upstream.on("/v1/models", json_reply({"object": "list", "data": []})).always(json_reply(answer()))
+        hook.always(json_reply({}))
+        text = configuration(a, b, hook, redis.url).replace("after: 0s", "budget: [0.5, 1]")
+        text = text.replace("[a1, b1]}", "[a1, b1], budget: {daily_usd: 4.5}}")
+        text = text.replace("a1: {provider: a, model: m}", "a1: {provider: a, model: m, price: {request: 1}}")
+        async with serving(text) as one, serving(text) as two, asyncio.timeout(30):
+            for _ in range(2):
+                for server in (one, two):
+                    await server.stub.Chat(chat(), timeout=10)
+            await hook.requested()
+            for server in (one, two):
+                assert (await fails(server.stub.Chat(chat(), timeout=10))).reason == "BUDGET_EXCEEDED"
+            await hook.requested(2)
+            # Whoever hears of it next hears that it was told.
+            for server in (one, two):
+                await fails(server.stub.Chat(chat(), timeout=10))
+        reached = [text.partition("has ")[2].partition(":")[0] for text in said(hook)]
+        assert reached == ["reached 50%", "not enough left for every call"]
 
 
 async def test_a_webhook_that_hangs_costs_no_call_anything() -> None:

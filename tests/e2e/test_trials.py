@@ -98,6 +98,9 @@ async def test_a_shadow_that_hangs_or_fails_costs_the_caller_nothing(shadowed: S
             assert (count.sent, count.running) == (2, 2)
         assert served.breaker("again") == "closed", "that one is only the shadow's"
         assert served.idle, "old has one place, which no copy takes"
+    points = otlp.metrics["modelrouter.shadows"].sum.data_points
+    told = {attributes(point.attributes)["outcome"]: point.as_int for point in points}
+    assert told == {"sent": count.sent, "dropped": count.dropped}
 
 
 async def settled() -> None:
