@@ -1,12 +1,14 @@
-"""The router's core and nothing else: so many calls to a provider that answers from memory.
+"""The router's core and nothing else, to be counted: calls to a provider that answers from memory.
 
-For counting instructions: ``valgrind --tool=callgrind python -m bench.core_alone 1000``.
+Listens for lines with how many calls to make, one after the other, and says when they are made:
+
+    python -m bench.core_alone --listen 127.0.0.1:7000 --targets 2
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
-import sys
 from typing import Final
 
 from bench.simulated import SimulatedProvider, router_over
@@ -31,12 +33,30 @@ async def _nothing(_call: UpstreamChat) -> None:
     """Wait for nothing."""
 
 
-async def calls(count: int) -> None:
-    """Make so many calls, one after the other."""
-    router, _ = router_over([InstantProvider(_nothing, lambda: 0.0)])
-    for _ in range(count):
-        await router.chat(_REQUEST, Invocation("call", 60.0))
+async def serve(host: str, port: int, targets: int) -> None:
+    """Make calls when told to, until killed."""
+    router, _ = router_over([InstantProvider(_nothing, lambda: 0.0) for _ in range(targets)])
+
+    async def told(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while line := await reader.readline():
+            for _ in range(int(line)):
+                await router.chat(_REQUEST, Invocation("call", 60.0))
+            writer.write(b"made\n")
+        writer.close()
+
+    server = await asyncio.start_server(told, host, port)
+    await server.serve_forever()
+
+
+def main() -> None:
+    """Serve until killed."""
+    parser = argparse.ArgumentParser(description="The core alone.")
+    parser.add_argument("--listen", default="127.0.0.1:7000")
+    parser.add_argument("--targets", type=int, default=1)
+    args = parser.parse_args()
+    host, _, port = args.listen.partition(":")
+    asyncio.run(serve(host, int(port), args.targets))
 
 
 if __name__ == "__main__":
-    asyncio.run(calls(int(sys.argv[1])))
+    main()

@@ -1,80 +1,63 @@
-"""5: the router's core alone, in instructions, over those of the bare unary call.
-
-valgrind counts them, the same on every machine and whatever else runs there. Starting Python is counted
-too, so two runs are made of each, one with more calls: what the others take is their difference.
-"""
+"""5: the router's core alone, in instructions, over those of the bare unary call."""
 
 from __future__ import annotations
 
-import re
-import subprocess
+import socket
 import sys
-from concurrent.futures import ThreadPoolExecutor
-from shutil import which
+from functools import partial
 from typing import Final
 
-from bench.rig import load, subjects
+from bench.rig import counting, load, subjects
 from bench.rig.bench import BARE, Bench, free_port, wait_for_port
 from bench.rig.finding import Finding
-from bench.rig.process import BenchError, Process
+from bench.rig.process import Process
 from bench.rig.subjects import UNARY, Subject
 
-_COUNTED: Final = re.compile(r"Collected : (\d+)")
-_FEW: Final = 200
-_MANY: Final = 1_000
-_LONGEST: Final = 300.0
+CALLS: Final = 400
+_WARM: Final = 100
+_LONGEST: Final = 120.0
+_THOUSAND: Final = 1_000
 
 
 def measure(bench: Bench) -> list[Finding]:
-    """Return the share of the core."""
-    valgrind = which("valgrind")
-    if valgrind is None:
-        raise BenchError("valgrind is not installed; Debian, Ubuntu: apt install valgrind")
-    command = [valgrind, "--tool=callgrind", "--callgrind-out-file=/dev/null", sys.executable, "-m"]
-    with ThreadPoolExecutor() as together:
-        core = [together.submit(_core, command, calls) for calls in (_FEW, _MANY)]
-        bare = [together.submit(_bare, bench, command, calls) for calls in (_FEW, _MANY)]
-    ours, other = ((many.result() - few.result()) / (_MANY - _FEW) / 1_000 for few, many in (core, bare))
+    """Return the share of the core, and, for information, what a whole call takes."""
+    core = core_alone(bench, targets=1)
+    under = counting.command(bench.folder)
+    upstream = bench.instant(UNARY.name)
+    bare = whole_call(bench.new_bare(upstream, under=under))
+    router = whole_call(bench.new_router({UNARY.name: upstream}, under=under))
     return [
-        Finding(
-            5,
-            "the core alone: instructions per call",
-            ours / other,
-            0.15,
-            ours=ours,
-            other=other,
-            unit="k",
-            against=BARE,
-        )
+        _finding("the core alone: instructions per call", core, bare, 0.15),
+        _finding("unary: instructions per call", router, bare),
     ]
 
 
-def _core(command: list[str], calls: int) -> int:
-    done = subprocess.run(  # noqa: S603 - our own command
-        [*command, "bench.core_alone", str(calls)],
-        capture_output=True,
-        text=True,
-        timeout=_LONGEST,
-        check=True,
-        cwd=subjects.ROOT,
-        env=subjects.PYTHON,
-    )
-    return _counted(done.stderr)
-
-
-def _bare(bench: Bench, command: list[str], calls: int) -> int:
+def core_alone(bench: Bench, targets: int) -> float:
+    """Return the instructions of one call with so many targets in its route."""
     port = free_port()
-    arguments = ["--listen", f"127.0.0.1:{port}", "--upstream", bench.instant(UNARY.name)]
-    with Process(
-        f"counted-{calls}", [*command, "bench.bare", *arguments], bench.core, bench.folder, subjects.PYTHON
-    ) as process:
+    command = [*counting.command(bench.folder), sys.executable, "-m", "bench.core_alone"]
+    command += ["--listen", f"127.0.0.1:{port}", "--targets", str(targets)]
+    with Process(f"core-{targets}", command, bench.core, bench.folder, subjects.PYTHON) as process:
         wait_for_port(process, port, _LONGEST)
-        load.run(Subject(BARE, process, port, bench.folder).target(UNARY), calls)
-    return _counted(process.log.read_text())
+        with socket.create_connection(("127.0.0.1", port), timeout=_LONGEST) as told:
+            _make(told, _WARM)
+            return counting.instructions(process, partial(_make, told, CALLS)) / CALLS
 
 
-def _counted(said: str) -> int:
-    counted = _COUNTED.search(said)
-    if counted is None:
-        raise BenchError(f"valgrind counted nothing:\n{said[-1_500:]}")
-    return int(counted[1])
+def whole_call(subject: Subject) -> float:
+    """Return the instructions of one unary call, HTTP and gRPC included; the process ends."""
+    target = subject.target(UNARY)
+    with subject.process as process:
+        load.run(target, _WARM)
+        return counting.instructions(process, partial(load.run, target, CALLS)) / CALLS
+
+
+def _make(told: socket.socket, calls: int) -> None:
+    told.sendall(b"%d\n" % calls)
+    told.recv(8)
+
+
+def _finding(words: str, ours: float, bare: float, bound: float | None = None) -> Finding:
+    return Finding(
+        5, words, ours / bare, bound, ours=ours / _THOUSAND, other=bare / _THOUSAND, unit="k", against=BARE
+    )

@@ -114,13 +114,22 @@ class Bench:
         return self._subjects[ROUTER]
 
     def new_router(
-        self, upstreams: Mapping[str, str], change: Callable[[dict[str, Any]], None] = lambda _: None
+        self,
+        upstreams: Mapping[str, str],
+        change: Callable[[dict[str, Any]], None] = lambda _: None,
+        *,
+        under: Sequence[str] = (),
     ) -> Subject:
-        """Start a router with a route for each upstream, whose configuration ``change`` may alter."""
+        """Start a router with a route for each upstream, whose configuration ``change`` may alter.
+
+        ``under`` is a command that runs it.
+        """
         port, http_port = free_port(), free_port()
         config = subjects.router_config(port, http_port, upstreams, self.otlp)
         change(config)
-        process = subjects.ours(self.folder, self.core, config, f"router-{port}")
+        name = f"router-{port}"
+        command = [*under, *subjects.our_command(self.folder, config, name)]
+        process = Process(name, command, self.core, self.folder, subjects.PYTHON)
         return Subject(ROUTER, self.started(process, port), port, self.folder)
 
     def bare(self, upstream: str, variant: str = BARE) -> Subject:
@@ -130,11 +139,13 @@ class Bench:
             self._subjects[name] = self.new_bare(self.instant(upstream), variant)
         return self._subjects[name]
 
-    def new_bare(self, upstream: str, variant: str = BARE) -> Subject:
-        """Start the bare pipeline in front of this upstream."""
+    def new_bare(self, upstream: str, variant: str = BARE, *, under: Sequence[str] = ()) -> Subject:
+        """Start the bare pipeline in front of this upstream; ``under`` is a command that runs it."""
         port = free_port()
-        process = subjects.bare(self.folder, self.core, port, upstream, variant)
-        return Subject(f"{variant}-{port}", self.started(process, port), port, self.folder)
+        name = f"{variant}-{port}"
+        command = [*under, *subjects.bare_command(port, upstream, variant)]
+        process = Process(name, command, self.core, self.folder, subjects.PYTHON)
+        return Subject(name, self.started(process, port), port, self.folder)
 
     def peers(self) -> dict[str, Subject]:
         """Return the others that are installed, by name."""

@@ -116,18 +116,25 @@ class Subject:
 
 def bare(folder: Path, core: int, port: int, upstream: str, variant: str) -> Process:
     """Start the bare pipeline."""
+    return Process(f"{variant}-{port}", bare_command(port, upstream, variant), core, folder, PYTHON)
+
+
+def bare_command(port: int, upstream: str, variant: str) -> Sequence[str]:
+    """Return what starts the bare pipeline."""
     command = [sys.executable, "-m", "bench.bare", "--listen", f"127.0.0.1:{port}"]
-    return Process(
-        f"{variant}-{port}", [*command, "--upstream", upstream, "--variant", variant], core, folder, PYTHON
-    )
+    return [*command, "--upstream", upstream, "--variant", variant]
 
 
 def ours(folder: Path, core: int, config: Mapping[str, Any], name: str = "router") -> Process:
     """Start the router with this configuration; its access log goes to a file."""
+    return Process(name, our_command(folder, config, name), core, folder, PYTHON)
+
+
+def our_command(folder: Path, config: Mapping[str, Any], name: str = "router") -> Sequence[str]:
+    """Return what starts the router with this configuration."""
     file = folder / f"{name}.yaml"
     file.write_text(yaml.safe_dump(dict(config)))
-    command = [sys.executable, "-m", "router_server", "serve", "--config", str(file)]
-    return Process(name, command, core, folder, PYTHON)
+    return [sys.executable, "-m", "router_server", "serve", "--config", str(file)]
 
 
 def router_config(port: int, http_port: int, upstreams: Mapping[str, str], otlp: str) -> dict[str, Any]:
