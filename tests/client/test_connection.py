@@ -58,7 +58,9 @@ def test_an_option_that_does_not_exist_is_refused() -> None:
         connection("router:1", wrong)
 
 
-@pytest.mark.parametrize("target", ["router:1", "10.0.0.1:1", "dns:///router:1", "ipv4:10.0.0.1:1"])
+@pytest.mark.parametrize(
+    "target", ["router:1", "10.0.0.1:1", "dns:///router:1", "ipv4:10.0.0.1:1", "ipv4:127.0.0.1:1,10.0.0.1:1"]
+)
 def test_a_key_does_not_travel_unencrypted(target: str) -> None:
     with pytest.raises(ValueError, match="would travel unencrypted to") as caught:
         connection(target, {"api_key": "sk-secret"})
@@ -73,6 +75,7 @@ def test_a_key_does_not_travel_unencrypted(target: str) -> None:
         ("localhost:1", {}),
         ("[::1]:1", {}),
         ("ipv4:127.0.0.1:1", {}),
+        ("ipv4:127.0.0.1:1,127.8.9.10:2", {}),
         ("dns:///localhost:1", {}),
         ("unix:/tmp/r.sock", {}),
         ("router:1", {"tls": True}),

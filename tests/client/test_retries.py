@@ -15,7 +15,15 @@ FULL_FOR_NOW = rich(grpc.StatusCode.RESOURCE_EXHAUSTED, "ROUTER_SATURATED", "ful
 FULL_FOR_LONG = rich(grpc.StatusCode.RESOURCE_EXHAUSTED, "ROUTER_SATURATED", "full", pushback_ms=-1)
 
 
-@pytest.mark.parametrize("failure", [FAILED_FOR_NOW, FULL_FOR_NOW, Fail(grpc.StatusCode.UNAVAILABLE)])
+@pytest.mark.parametrize(
+    "failure",
+    [
+        FAILED_FOR_NOW,
+        FULL_FOR_NOW,
+        Fail(grpc.StatusCode.UNAVAILABLE),
+        Fail(grpc.StatusCode.CANCELLED),  # which calls get in the moment in which a server stops
+    ],
+)
 async def test_a_passing_failure_is_not_seen(router: ScriptedRouter, shell: Shell, failure: Fail) -> None:
     router.play([failure], [failure], [answer("Paris.")])
 

@@ -149,6 +149,8 @@ def _channel_options(target: str, max_attempts: int) -> list[tuple[str, Any]]:
         # A request larger than this buffer is not retried: the server takes 16 MiB, gRPC's own is 256 KiB.
         ("grpc.per_rpc_retry_buffer_size", 16 * _MEBIBYTE),
         ("grpc.service_config", _service_config(max_attempts)),
+        # Whoever names several addresses wants all of them to be used, not the first that answers.
+        *([("grpc.lb_policy_name", "round_robin")] if "," in target else []),
         # http_proxy is not about this machine.
         *([("grpc.enable_http_proxy", 0)] if _is_local(target) else []),
     ]
@@ -172,10 +174,12 @@ def _service_config(max_attempts: int) -> str:
             "initialBackoff": "0.1s",
             "maxBackoff": "1s",
             "backoffMultiplier": 2,
-            "retryableStatusCodes": ["UNAVAILABLE", "RESOURCE_EXHAUSTED"],
+            # CANCELLED is gRPC's own answer to calls that reach a server in the moment in which it stops.
+            "retryableStatusCodes": ["UNAVAILABLE", "RESOURCE_EXHAUSTED", "CANCELLED"],
         },
     }
-    return json.dumps({"methodConfig": [method], "retryThrottling": {"maxTokens": 10, "tokenRatio": 0.1}})
+    # A server that dies takes all its running calls with it: half of the tokens may be tried again at once.
+    return json.dumps({"methodConfig": [method], "retryThrottling": {"maxTokens": 100, "tokenRatio": 0.1}})
 
 
 def _tls(tls: bool | TlsConfig) -> TlsConfig | None:
@@ -210,8 +214,11 @@ def _port(target: str) -> str:
 def _is_local(target: str) -> bool:
     if _is_unix(target):
         return True
-    address = target.rpartition("/")[2]
-    host = address.rpartition(":")[0].removeprefix("ipv4:").removeprefix("ipv6:").strip("[]")
+    addresses = target.rpartition("/")[2].removeprefix("ipv4:").removeprefix("ipv6:")
+    return all(_is_loopback(address.rpartition(":")[0].strip("[]")) for address in addresses.split(","))
+
+
+def _is_loopback(host: str) -> bool:
     if host == "localhost":
         return True
     try:
