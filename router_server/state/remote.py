@@ -155,7 +155,7 @@ class RedisStore:
             self._asked[what, "skipped"] += 1
             raise UnreachableError
         loop = asyncio.get_running_loop()
-        began = loop.time()
+        began, cancels = loop.time(), _cancels()
         try:
             async with asyncio.timeout(left.left):
                 answer = await command()
@@ -171,6 +171,9 @@ class RedisStore:
             left.left -= loop.time() - began
         self._circuit.answered()
         self._asked[what, "ok"] += 1
+        if _cancels() > cancels:
+            # redis-py has been seen to lose it where a silent server answers again in that moment.
+            raise asyncio.CancelledError
         return answer
 
     async def _probe(self) -> None:
@@ -183,3 +186,9 @@ class RedisStore:
 
 def _milliseconds(seconds: float) -> int:
     return max(1, round(seconds * 1_000))
+
+
+def _cancels() -> int:
+    """Return how often the current task was called off."""
+    task = asyncio.current_task()
+    return 0 if task is None else task.cancelling()
