@@ -26,11 +26,18 @@ class Circuit:
     Args:
         probe: asks once, and raises where the answer is not as it should be.
         changed: called after each change.
+        cause_of: says of what was raised why nobody can be asked.
     """
 
-    def __init__(self, probe: Callable[[], Awaitable[None]], changed: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        probe: Callable[[], Awaitable[None]],
+        changed: Callable[[], None],
+        cause_of: Callable[[BaseException], str],
+    ) -> None:
         self._probe = probe
         self._changed = changed
+        self._cause_of = cause_of
         self._slow = 0
         self._opened = asyncio.Event()
 
@@ -73,7 +80,7 @@ class Circuit:
         try:
             await self._probe()
         except Exception as error:  # noqa: BLE001 - whatever it is, it is no answer
-            self.failed(type(error).__name__)
+            self.failed(self._cause_of(error))
             return False
         self._slow = 0
         if self.degraded:

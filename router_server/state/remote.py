@@ -18,6 +18,7 @@ from redis.exceptions import NoScriptError, RedisError
 from redis.maint_notifications import MaintNotificationsConfig
 
 from router_server.core.shared import CALL_PATIENCE, SharedSnapshot, UnreachableError, patience
+from router_server.state.causes import cause_of
 from router_server.state.circuit import Circuit
 from router_server.state.store import PREFIX, Argument, Reply, Script
 
@@ -58,7 +59,7 @@ class RedisStore:
         )
         self._redis: Redis = Redis(connection_pool=pool)
         self._pool = pool
-        self._circuit = Circuit(self._probe, changed)
+        self._circuit = Circuit(self._probe, changed, cause_of)
         self._asked: Counter[tuple[str, str]] = Counter()
 
     @property
@@ -164,7 +165,7 @@ class RedisStore:
             self._asked[what, "timeout"] += 1
             raise UnreachableError from None
         except (RedisError, OSError) as error:
-            self._circuit.failed(type(error).__name__)
+            self._circuit.failed(cause_of(error))
             self._asked[what, "error"] += 1
             raise UnreachableError from None
         finally:
