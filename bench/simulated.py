@@ -21,8 +21,9 @@ from router_server.core.limiter import Limiter, Limits
 from router_server.core.observers import fan_out
 from router_server.core.provider import Capability, UpstreamChat, UpstreamEmbed
 from router_server.core.results import Invocation
+from router_server.core.route import Route
 from router_server.core.router import Router
-from router_server.core.target import Route, Target, TargetSettings, Upstream
+from router_server.core.target import Target, TargetSettings, Upstream
 from router_server.core.types import (
     Answer,
     ChatRequest,

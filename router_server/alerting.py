@@ -18,8 +18,8 @@ from router_server.config.alerts import AlertsConfig
 from router_server.core.alerts import Alerts
 from router_server.core.breaker import BreakerState
 from router_server.core.outages import Outages, Turn
+from router_server.core.route import Destination
 from router_server.core.shared import SharedValues
-from router_server.core.target import Destination
 from router_server.spending.thresholds import Thresholds
 from router_server.state.store import key
 

@@ -17,12 +17,13 @@ from router_server.core.engine_view import EngineView
 from router_server.core.load import LoadWatch
 from router_server.core.moves import Moves
 from router_server.core.provider import ReportsLoad
+from router_server.core.route import Destination, Route
 from router_server.core.service import CallRouter
 from router_server.core.shadow import ShadowCount, Shadows
 from router_server.core.shelf import Shelf
 from router_server.core.speeds import SpeedBoard
 from router_server.core.status import TargetSnapshot
-from router_server.core.target import Destination, Route, Target, Upstream
+from router_server.core.target import Target, Upstream
 from router_server.glance import snapshot_of
 from router_server.inheritance import Change, Heritage, Providers
 

@@ -36,10 +36,11 @@ from router_server.core.prefixes import PrefixOrder
 from router_server.core.provider import Provider, Surroundings
 from router_server.core.quotas import Quotas, Subject
 from router_server.core.replicas import EndpointOrder, ReplicatedTarget, least_loaded
+from router_server.core.route import Destination
 from router_server.core.router import Router, RouterSettings, no_direct
 from router_server.core.shelf import MemoryShelf, Shelf
 from router_server.core.speeds import SpeedBoard
-from router_server.core.target import Destination, HealthCheck, Target, TargetSettings, Upstream
+from router_server.core.target import HealthCheck, Target, TargetSettings, Upstream
 from router_server.engines.wanted import engine_of
 from router_server.inheritance import Change, Heritage, Providers, kept
 from router_server.pricing import cost_function

@@ -15,7 +15,8 @@ from router_server.core.limiter import Limits
 from router_server.core.own_limit import OwnLimit
 from router_server.core.provider import Provider, Surroundings
 from router_server.core.replicas import ReplicatedTarget
-from router_server.core.target import Destination, Route, Target, Upstream
+from router_server.core.route import Destination, Route
+from router_server.core.target import Target, Upstream
 from router_server.providers import load_kind
 
 

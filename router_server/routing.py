@@ -17,6 +17,7 @@ from router_server.core.budget import Budget
 from router_server.core.experiment import Experiment
 from router_server.core.hedge import Hedging
 from router_server.core.plan import Strategy, ordered
+from router_server.core.route import Destination, Route
 from router_server.core.shared import SharedValues
 from router_server.core.strategies import (
     AtRandom,
@@ -29,7 +30,6 @@ from router_server.core.strategies import (
     Rank,
     Speeds,
 )
-from router_server.core.target import Destination, Route
 from router_server.core.types import Usage
 from router_server.state.store import key
 

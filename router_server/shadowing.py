@@ -19,10 +19,11 @@ from router_server.core.funds import Ledger
 from router_server.core.limiter import Limiter, Limits
 from router_server.core.observer import Observer
 from router_server.core.replicas import ReplicatedTarget
+from router_server.core.route import Destination, Route
 from router_server.core.router import Router, RouterSettings
 from router_server.core.service import CallRouter
 from router_server.core.shadow import SHADOW, Shadows, ShadowSettings
-from router_server.core.target import Destination, Route, Target
+from router_server.core.target import Target
 
 
 def shadowing(

@@ -33,8 +33,8 @@ from router_server.core.results import (
     ModelInfo,
     StreamEvent,
 )
+from router_server.core.route import Destination, Route
 from router_server.core.streaming import Streaming
-from router_server.core.target import Destination, Route
 from router_server.core.types import (
     Answer,
     ChatRequest,

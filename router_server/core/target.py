@@ -1,4 +1,4 @@
-"""Upstreams, targets and routes as they live in a running router: settings, state, and nothing else.
+"""Upstreams and targets as they live in a running router: settings, state, and nothing else.
 
 Refuses to decide anything: `plan` does, from the views that are taken here.
 """
@@ -6,27 +6,22 @@ Refuses to decide anything: `plan` does, from the views that are taken here.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from router_server.core.adaptive import Adaptive
-from router_server.core.allocation import Allocation
 from router_server.core.breaker import Breaker, BreakerSettings, BreakerState
 from router_server.core.budget import Budget
 from router_server.core.cooldown import Cooldown
 from router_server.core.deadline import Timeouts
 from router_server.core.engine_view import EngineView
 from router_server.core.errors import Outcome
-from router_server.core.experiment import Experiment
-from router_server.core.hedge import Hedging
 from router_server.core.latency import Latencies
 from router_server.core.limiter import Gate, Limiter
 from router_server.core.load import Load
-from router_server.core.occupancy import Occupancy
 from router_server.core.own_limit import OwnLimit
 from router_server.core.pace import Pace
-from router_server.core.plan import Candidate, Demand, Strategy, ordered
+from router_server.core.plan import Candidate, Demand
 from router_server.core.provider import Capability, Provider
 from router_server.core.record import replace
 from router_server.core.status import CheckReport
@@ -36,7 +31,6 @@ from router_server.core.types import (
     Generation,
     Json,
     Operation,
-    StreamRecovery,
     Usage,
 )
 
@@ -311,67 +305,3 @@ class Target:
             ready_in=ready_in,
             retries=self.upstream.retries,
         )
-
-
-class Destination(Occupancy, Protocol):
-    """What a route leads to: a `Target`, or one that several endpoints serve."""
-
-    @property
-    def configured(self) -> str:
-        """The name in the configuration."""
-
-    @property
-    def provider(self) -> str:
-        """The provider's name."""
-
-    @property
-    def settings(self) -> TargetSettings:
-        """What the configuration says."""
-
-    @property
-    def endpoints(self) -> tuple[Target, ...]:
-        """Whoever serves it."""
-
-    @property
-    def serving(self) -> bool:
-        """Tell whether calls go there by choice."""
-
-    @property
-    def takes_calls(self) -> bool:
-        """Tell whether calls go there by choice, or would wake its engine."""
-
-    @property
-    def available(self) -> bool:
-        """Tell whether a call would go there now."""
-
-    def candidate(self, demand: Demand) -> Candidate:
-        """Return it as a plan sees it now, for this call."""
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """A public name and the targets behind it, in order; ``hedging`` None: no call is hedged.
-
-    ``aliases`` are further names that callers may use; the route's own is the one in telemetry.
-    ``allocation``: users are allotted to targets. ``experiment``: a share of the calls goes elsewhere.
-    """
-
-    name: str
-    targets: tuple[Destination, ...]
-    strategy: Strategy = ordered
-    stream_recovery: StreamRecovery = StreamRecovery.NONE
-    hedging: Hedging | None = None
-    aliases: tuple[str, ...] = ()
-    allocation: Allocation | None = None
-    experiment: Experiment | None = None
-    budget: Budget | None = None
-    endpoints: Mapping[str, Target] = field(init=False, repr=False, compare=False)
-    """Whoever serves it, by name: made once, as 200 targets would cost every call 20 µs."""
-    providers: Mapping[str, str] = field(init=False, repr=False, compare=False)
-    """The providers of its targets."""
-
-    def __post_init__(self) -> None:
-        """Fill in what follows from the targets."""
-        endpoints = {endpoint.name: endpoint for target in self.targets for endpoint in target.endpoints}
-        object.__setattr__(self, "endpoints", endpoints)
-        object.__setattr__(self, "providers", {target.configured: target.provider for target in self.targets})

@@ -23,8 +23,9 @@ from router_server.core.observer import (
 from router_server.core.provider import Capability, UpstreamChat, UpstreamEmbed
 from router_server.core.results import Invocation, StreamEvent
 from router_server.core.rota import Rota
+from router_server.core.route import Route
 from router_server.core.router import Router, RouterSettings
-from router_server.core.target import HealthCheck, Route, Target, TargetSettings, Upstream
+from router_server.core.target import HealthCheck, Target, TargetSettings, Upstream
 from router_server.core.types import (
     Answer,
     ChatRequest,

@@ -13,9 +13,10 @@ from router_server.core.errors import Outcome, Reason, RouterError
 from router_server.core.limiter import Limiter, Limits
 from router_server.core.provider import EngineLoad
 from router_server.core.replicas import ReplicatedTarget
+from router_server.core.route import Destination, Route
 from router_server.core.router import Router
 from router_server.core.strategies import Choice, LeastInflight
-from router_server.core.target import Destination, Route, Target, TargetSettings, Upstream
+from router_server.core.target import Target, TargetSettings, Upstream
 from router_server.core.types import Routing
 from tests.clock import virtual_time
 from tests.core.scripted import ALL, Act, Recorder, ScriptedProvider, ask, done, fails, invocation, said
