@@ -146,7 +146,7 @@ def assemble(
     kept = before.shelf if before else None
     shelf: Shelf = shared or kept or MemoryShelf(config.server.cache_bytes, clock)
     answering = caching(
-        config, shadows or router, router.canonical, shelf, observer=observer, clock=clock, settings=settings
+        config, shadows or router, router, shelf, observer=observer, clock=clock, settings=settings
     )
     door = admitted(config, answering, router.canonical, quotas)
     return Assembly(

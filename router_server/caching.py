@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 from router_server.config.tree import Config
-from router_server.core.caching import CacheSettings, CachingRouter
+from router_server.core.caching import CacheSettings, CachingRouter, Names
 from router_server.core.observer import Observer
 from router_server.core.router import RouterSettings
 from router_server.core.service import CallRouter
@@ -17,7 +17,7 @@ from router_server.state.store import key
 def caching(
     config: Config,
     router: CallRouter,
-    canonical: Callable[[str], str],
+    names: Names,
     shelf: Shelf,
     *,
     observer: Observer,
@@ -29,7 +29,7 @@ def caching(
     Args:
         config: says what is kept, and for how long.
         router: answers.
-        canonical: gives a route's own name.
+        names: of routes.
         shelf: where answers are kept.
         observer: is told of the calls that ``router`` does not see.
         clock: monotonic seconds.
@@ -45,7 +45,7 @@ def caching(
         return router
     return CachingRouter(
         router,
-        canonical,
+        names,
         caches,
         idempotency_ttl=ttl,
         shelf=shelf,

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from router_server.core.deadline import deadline_of
 from router_server.core.flight import Flight, Wishes
@@ -49,12 +49,22 @@ class CacheSettings:
     across_keys: bool = False
 
 
+class Names(Protocol):
+    """Knows what routes are called."""
+
+    def canonical(self, model: str) -> str:
+        """Return a route's own name for whatever callers may name it, or that again."""
+
+    def shown(self, model: str) -> str:
+        """Return its name in telemetry; one name for all that are no routes."""
+
+
 class CachingRouter:
     """Answers from what is kept where that may be, and asks ``router`` otherwise.
 
     Args:
         router: answers.
-        canonical: gives a route's own name for whatever callers may name it, or that again.
+        names: of routes.
         caches: of routes, by their own names.
         idempotency_ttl: seconds for which the answer to an idempotency key is kept; 0: keys mean nothing.
         shelf: where answers are kept.
@@ -67,7 +77,7 @@ class CachingRouter:
     def __init__(
         self,
         router: CallRouter,
-        canonical: Callable[[str], str],
+        names: Names,
         caches: Mapping[str, CacheSettings],
         *,
         idempotency_ttl: float,
@@ -78,7 +88,7 @@ class CachingRouter:
         settings: RouterSettings,
     ) -> None:
         self._router = router
-        self._canonical = canonical
+        self._names = names
         self._caches = caches
         self._idempotency_ttl = idempotency_ttl
         self._name_key = name_key
@@ -161,7 +171,7 @@ class CachingRouter:
             reused, events = Reused.JOINED, found.follow(wishes)
         else:
             reused, events = ticket.kept_as, _each(found)
-        start = start_of(operation, self._canonical(request.model), request, invocation)
+        start = start_of(operation, self._names.shown(request.model), request, invocation)
         repeat = Repeat(start, reused, began, self._observer, self._clock)
         async with aclosing(events):
             with repeat:
@@ -192,7 +202,7 @@ class CachingRouter:
     def _ticket(self, operation: Operation, request: Request, invocation: Invocation) -> Ticket | None:
         if not (request.idempotency_key or self._caches):
             return None
-        route = self._canonical(request.model)
+        route = self._names.canonical(request.model)
         whose = "" if invocation.principal is None else invocation.principal.subject
         if request.idempotency_key and self._idempotency_ttl > 0:
             # What a retry may change is how it is delivered, and by when; not what is asked.

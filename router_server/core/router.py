@@ -195,6 +195,11 @@ class Router:
         route = self._routes.get(model)
         return model if route is None else route.name
 
+    def shown(self, model: str) -> str:
+        """Return the name in telemetry of what is called ``model``: a route's own, or ``direct``."""
+        route = self._routes.get(model)
+        return _DIRECT if route is None else route.name
+
     def models(self) -> tuple[ModelInfo, ...]:
         """Return the routes as callers see them, by name."""
         return tuple(_model_info(route) for route in self._listed)

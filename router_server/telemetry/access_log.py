@@ -35,6 +35,7 @@ FIELDS = (
     "principal",
     "route",
     "arm",
+    "reused",
     "target",
     "provider",
     "model",
@@ -105,6 +106,7 @@ def _of_call(call: CallRecord) -> Mapping[str, Any]:
     return {
         "route": call.start.route,
         "arm": call.start.arm,
+        "reused": call.reused,
         "target": call.target or (last.target if last else ""),
         "provider": call.provider or (last.provider if last else ""),
         "model": call.model or (last.model if last else ""),

@@ -71,6 +71,7 @@ def of_call_record(record: CallRecord) -> Attributes:
         (semconv.PROVIDER, record.provider or None),
         (semconv.ERROR_TYPE, record.error.value if record.error else None),
         (semconv.CANCELLED, record.cancelled or None),
+        (semconv.REUSED, record.reused.value if record.reused else None),
         (semconv.PHASE, record.phase.value if record.phase else None),
         (semconv.TIME_TO_FIRST_TOKEN, record.time_to_first_token),
         (semconv.CALL_COST, record.cost_nano_usd),

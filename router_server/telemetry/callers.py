@@ -29,7 +29,8 @@ class Callers:
         """Count an RPC whose caller is known."""
         name = self._name(record.principal)
         self._rpcs.add(1, (name, record.code))
-        usage = None if record.call is None else record.call.usage
+        # An answer that is given again was used once, by whose call it was.
+        usage = None if record.call is None or record.call.reused else record.call.usage
         if usage is not None:
             self._tokens.add(usage.input_tokens, (name, semconv.INPUT))
             self._tokens.add(usage.output_tokens, (name, semconv.OUTPUT))

@@ -36,6 +36,7 @@ from router_server.telemetry.semconv import (
     LABEL_PRINCIPAL,
     LABEL_PROVIDER,
     LABEL_REASON,
+    LABEL_REUSED,
     LABEL_ROUTE,
     LABEL_STATE,
     LABEL_TARGET,
@@ -173,6 +174,13 @@ CALL_TIME_TO_FIRST_TOKEN: Final = Metric(
     "From a call's arrival to its first delta, failed attempts included",
     (LABEL_ROUTE, LABEL_ARM),
     SECONDS,
+)
+CALLS_REUSING: Final = Metric(
+    "modelrouter.calls.reused",
+    _C,
+    "{call}",
+    "Calls that were given the answer of another call, by where it was: cache, replay, joined",
+    (LABEL_ROUTE, LABEL_OPERATION, LABEL_REUSED),
 )
 ATTEMPTS_MADE: Final = Metric(
     "modelrouter.attempts",

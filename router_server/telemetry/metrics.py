@@ -61,6 +61,7 @@ class Metrics:
         self._call_first_token = create(instruments.CALL_TIME_TO_FIRST_TOKEN)
         self._rpcs = _Rpc(create(instruments.RPC_DURATION), Callers(meter))
         self._calls = _Call(self)
+        self._reused = Tally(meter, instruments.CALLS_REUSING)
         self._failovers = Tally(meter, instruments.FAILOVERS)
         self._opens = Tally(meter, instruments.BREAKER_OPENS)
         self._attempts = _AttemptInstruments(meter, create)
@@ -106,6 +107,8 @@ class Metrics:
         span = _sampled_span()
         route, arm = record.start.route, record.start.arm or None
         self._call_duration.add(record.duration, (route, record.start.operation.value, error, arm), span)
+        if record.reused is not None:
+            self._reused.add(1, (route, record.start.operation.value, record.reused.value))
         if record.time_to_first_token is not None:
             self._call_first_token.add(record.time_to_first_token, (route, arm), span)
 

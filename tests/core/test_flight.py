@@ -31,7 +31,7 @@ def caching(r: Rig) -> CachingRouter:
     clock = asyncio.get_running_loop().time
     return CachingRouter(
         r.router,
-        lambda name: name,
+        r.router,
         {"r": CacheSettings(3_600.0)},
         idempotency_ttl=600.0,
         shelf=MemoryShelf(1 << 20, clock),

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from router_server.core.errors import Outcome, Reason
-from router_server.core.observer import RpcRecord, RpcStart
+from router_server.core.observer import Reused, RpcRecord, RpcStart
 from router_server.core.observers import fan_out, fan_out_rpc
 from router_server.core.record import replace
 from router_server.telemetry import access_log
@@ -179,7 +179,7 @@ def test_access_lines_say_nothing_of_contents_and_people() -> None:
 
 def test_a_full_line_has_every_documented_field() -> None:
     call = call_record(answered(FIRST))
-    call = replace(call, start=replace(call.start, arm="control"))
+    call = replace(call, start=replace(call.start, arm="control"), reused=Reused.CACHE)
     record = RpcRecord(RpcStart(METHOD, "req-1", "peer"), "OK", 1.0, TRACE, "REASON", call, "key/search")
 
     assert tuple(access_log.access_fields(record)) == access_log.FIELDS

@@ -17,7 +17,7 @@ from router_server.core.budget import BudgetUse
 from router_server.core.engine import EngineState, EngineStatus
 from router_server.core.errors import Outcome, Reason
 from router_server.core.moves import Moves
-from router_server.core.observer import CallStart, RpcRecord, RpcStart
+from router_server.core.observer import CallStart, Reused, RpcRecord, RpcStart
 from router_server.core.observers import fan_out, fan_out_rpc
 from router_server.core.provider import EngineLoad
 from router_server.core.record import replace
@@ -313,6 +313,8 @@ async def test_every_metric_has_its_name_and_only_its_labels(otlp: Collector) ->
     embed = attempt_start(operation=Operation.EMBED, request=EMBED)
     drive(telemetry, failed(FIRST, Outcome.RATE_LIMITED), answered(replace(SECOND, hedge=True)))
     drive(telemetry, answered(embed))
+    again = call_record(answered(FIRST))
+    fan_out(telemetry.observers).call(again.start).ended(replace(again, reused=Reused.CACHE))
     fan_out(telemetry.observers).breaker_changed("openai-mini", "openai", "closed", "open")
     await telemetry.shutdown()
 
