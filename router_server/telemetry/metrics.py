@@ -27,7 +27,7 @@ from router_server.core.observer import (
 )
 from router_server.core.status import TargetSnapshot
 from router_server.core.types import Operation, Usage
-from router_server.telemetry import instruments, semconv
+from router_server.telemetry import conventions, instruments, semconv
 from router_server.telemetry.callers import Callers
 from router_server.telemetry.distributions import Distribution, Distributions
 from router_server.telemetry.engines import observe_processes
@@ -59,7 +59,7 @@ class Metrics:
         create = distributions.create
         self._call_duration = create(instruments.CALL_DURATION)
         self._call_first_token = create(instruments.CALL_TIME_TO_FIRST_TOKEN)
-        self._rpcs = _Rpc(create(instruments.RPC_DURATION), Callers(meter))
+        self._rpcs = _Rpc(create(conventions.RPC_DURATION), Callers(meter))
         self._calls = _Call(self)
         self._reused = Tally(meter, instruments.CALLS_REUSING)
         self._failovers = Tally(meter, instruments.FAILOVERS)
@@ -125,18 +125,18 @@ class _AttemptInstruments:
         self._cost = Tally(meter, instruments.COST)
         self._rates = create(instruments.TOKENS_PER_SECOND)
         self._engine_time = create(instruments.ENGINE_TIME)
-        self._inference = create(instruments.INFERENCE_DURATION)
-        self._first_chunk = create(instruments.TIME_TO_FIRST_CHUNK)
-        self._per_chunk = create(instruments.TIME_PER_OUTPUT_CHUNK)
-        self._input = create(instruments.OPERATION_INPUT)
-        self._output = create(instruments.OPERATION_OUTPUT)
-        self._used_input = Tally(meter, instruments.USAGE_INPUT)
-        self._used_output = Tally(meter, instruments.USAGE_OUTPUT)
-        self._cache_read = Tally(meter, instruments.USAGE_CACHE_READ)
-        self._cache_write = Tally(meter, instruments.USAGE_CACHE_WRITE)
-        self._reasoning = Tally(meter, instruments.USAGE_REASONING)
-        self._embeddings = create(instruments.EMBEDDINGS_DURATION)
-        self._embeddings_input = create(instruments.EMBEDDINGS_INPUT)
+        self._inference = create(conventions.INFERENCE_DURATION)
+        self._first_chunk = create(conventions.TIME_TO_FIRST_CHUNK)
+        self._per_chunk = create(conventions.TIME_PER_OUTPUT_CHUNK)
+        self._input = create(conventions.OPERATION_INPUT)
+        self._output = create(conventions.OPERATION_OUTPUT)
+        self._used_input = Tally(meter, conventions.USAGE_INPUT)
+        self._used_output = Tally(meter, conventions.USAGE_OUTPUT)
+        self._cache_read = Tally(meter, conventions.USAGE_CACHE_READ)
+        self._cache_write = Tally(meter, conventions.USAGE_CACHE_WRITE)
+        self._reasoning = Tally(meter, conventions.USAGE_REASONING)
+        self._embeddings = create(conventions.EMBEDDINGS_DURATION)
+        self._embeddings_input = create(conventions.EMBEDDINGS_INPUT)
 
     def record(self, record: AttemptRecord) -> None:
         target = DIRECT if record.start.route == DIRECT else record.start.target
@@ -258,7 +258,7 @@ def _sampled_span() -> SpanContext | None:
 
 
 def _upstream(start: AttemptStart) -> tuple[Label, ...]:
-    """Return the values of `instruments.UPSTREAM_LABELS`."""
+    """Return the values of `conventions.UPSTREAM_LABELS`."""
     return (
         semconv.operation_name(start.operation),
         semconv.provider_name(start.kind),

@@ -26,7 +26,7 @@ from router_server.core.shadow import ShadowCount
 from router_server.core.shared import SharedSnapshot
 from router_server.core.status import TargetSnapshot
 from router_server.core.types import EngineTimes, Operation
-from router_server.telemetry import Telemetry, TelemetrySettings, build, instruments
+from router_server.telemetry import Telemetry, TelemetrySettings, build, conventions, instruments
 from router_server.telemetry.callers import MOST
 from router_server.telemetry.distributions import Delta, Distributions
 from tests.telemetry.collector import Collector, attributes
@@ -381,7 +381,7 @@ async def test_an_example_of_what_was_measured_names_its_trace_if_that_is_kept(o
         telemetry = build(settings, tuple)
         drive(telemetry, answered(FIRST))
         await telemetry.shutdown()
-        (point,) = otlp.metrics[instruments.RPC_DURATION.name].histogram.data_points
+        (point,) = otlp.metrics[conventions.RPC_DURATION.name].histogram.data_points
         named = {example.trace_id for example in point.exemplars}
         assert len(named) == kept
         assert named <= {span.trace_id for span in otlp.spans}
@@ -398,11 +398,11 @@ async def test_what_is_not_remote_has_no_address(otlp: Collector) -> None:
         "gen_ai.provider.name": "embedded",
         "gen_ai.request.model": "gpt-4o-mini",
     }
-    (duration,) = otlp.metrics[instruments.INFERENCE_DURATION.name].histogram.data_points
-    (used,) = otlp.metrics[instruments.USAGE_INPUT.name].sum.data_points
+    (duration,) = otlp.metrics[conventions.INFERENCE_DURATION.name].histogram.data_points
+    (used,) = otlp.metrics[conventions.USAGE_INPUT.name].sum.data_points
     assert attributes(duration.attributes) == expected
     assert attributes(used.attributes) == {**expected, "gen_ai.token.modality": "unknown"}
-    assert otlp.metrics[instruments.USAGE_INPUT.name].sum.is_monotonic
+    assert otlp.metrics[conventions.USAGE_INPUT.name].sum.is_monotonic
 
 
 async def test_openmetrics_is_given_to_who_asks() -> None:

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 from router_server.telemetry.access_log import FIELDS
-from router_server.telemetry.instruments import METRICS, UPSTREAM_LABELS
+from router_server.telemetry.conventions import UPSTREAM_LABELS
+from router_server.telemetry.instruments import METRICS
 from router_server.telemetry.metric import Metric
 from tests.docs.pages import DOCS, table
 
