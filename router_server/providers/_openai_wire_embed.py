@@ -65,6 +65,23 @@ def read_embeddings(body: bytes, count: int, dimensions: int | None) -> Embeddin
     error = error_in(answer.error)
     if error is not None:
         raise stream_failure(error)
+    return _embeddings(answer, count, dimensions)
+
+
+def embeddings_of(value: object, count: int, dimensions: int | None) -> Embeddings:
+    """Read the same where the JSON has been decoded already.
+
+    Raises:
+        UpstreamError: MALFORMED, as `read_embeddings`.
+    """
+    try:
+        answer = msgspec.convert(value, _Body)
+    except msgspec.ValidationError:
+        raise UpstreamError(Outcome.MALFORMED, "wrong_shape") from None
+    return _embeddings(answer, count, dimensions)
+
+
+def _embeddings(answer: _Body, count: int, dimensions: int | None) -> Embeddings:
     rows = [_bytes_of(vector.embedding) for vector in _in_order(answer.data or [], count)]
     size = len(rows[0]) if dimensions is None else dimensions * _FLOAT_BYTES
     if not size or size % _FLOAT_BYTES or set(map(len, rows)) != {size}:

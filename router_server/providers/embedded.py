@@ -33,9 +33,9 @@ from router_server.core.types import (
     Vectors,
 )
 from router_server.providers import SetupError
-from router_server.providers._embedded_loading import Loading
 from router_server.providers._embedded_weights import INSTALL_EXTRA, find_source, prepare
 from router_server.providers._embedded_wire import CHAT_MODEL, assemble, body_of, read
+from router_server.providers._loading import Loading
 
 if TYPE_CHECKING:  # the libraries are an extra, and importing them takes longer than the rest of a start
     from router_server.providers._embedded_engine import Engine
@@ -48,6 +48,7 @@ EMBEDDING_MODEL: Final = "wordllama-256"
 _DIMENSIONS: Final = (256, 128, 64)
 """The whole vector, and the lengths that it was trained to be cut to."""
 _TRAINED_CONTEXT: Final = 8192
+_WHAT: Final = "the built-in model"
 _log = logging.getLogger(__name__)
 
 
@@ -75,8 +76,8 @@ class EmbeddedProvider:
 
     def __init__(self, settings: EmbeddedSettings, models: Sequence[str]) -> None:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="embedded")
-        self._engine = Loading(self._thread, lambda: _load_engine(settings))
-        self._table = Loading(self._thread, _load_table)
+        self._engine = Loading(self._thread, lambda: _load_engine(settings), _WHAT)
+        self._table = Loading(self._thread, _load_table, _WHAT)
         parts: dict[str, Loading[Engine] | Loading[VectorTable]] = {
             CHAT_MODEL: self._engine,
             EMBEDDING_MODEL: self._table,

@@ -108,7 +108,7 @@ def test_each_kind_of_mistake_says_what_to_do(added: str, key: str, words: str) 
     ("old", "new", "key", "words"),
     [
         ("kind: mock", "knid: mock", "providers.m.kind", "is required"),
-        ("kind: mock", "kind: mook", "providers.m.kind", "known kinds: embedded, gemini, mock"),
+        ("kind: mock", "kind: mook", "providers.m.kind", "known kinds: embedded, gemini, litellm, mock"),
         ("kind: mock", "kind: mock, base_url: x", "providers.m.base_url", "unknown key"),
         ("kind: mock", "kind: mock, settings: x", "providers.m.settings", "unknown key"),
         ("kind: mock", "kind: mock, retrise: 1", "providers.m.retrise", "did you mean retries?"),
