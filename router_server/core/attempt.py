@@ -17,6 +17,7 @@ from router_server.core.breaker import Pass
 from router_server.core.call import Call
 from router_server.core.cancelling import is_being_cancelled
 from router_server.core.course import Step
+from router_server.core.cutoff import Cutoff
 from router_server.core.deadline import Timer, Timers
 from router_server.core.engine_view import NOT_READY
 from router_server.core.errors import (
@@ -146,13 +147,13 @@ class Attempt:
             UpstreamError: TIMEOUT.
         """
         timer = self._timers.unary()
-        since = self.call.clock()
+        since, cutoff = self.call.clock(), Cutoff(timer.limit)
         try:
-            async with asyncio.timeout(timer.limit) as scope:
-                self._timers.runs(scope, since + timer.configured)
+            with cutoff:
+                self._timers.runs(cutoff, since + timer.configured)
                 return await work
         except TimeoutError:
-            if not scope.expired():
+            if not cutoff.due:
                 raise
             ran = max(timer.limit, self.call.clock() - since)
             raise self._timed_out(timer, ran, Phase.FIRST_TOKEN, "unary_timeout") from None

@@ -43,11 +43,15 @@ _FORMATS = {
 }
 
 
+_CHAT = frozenset({Capability.CHAT})
+
+
 def needs_of(request: ChatRequest | EmbedRequest) -> frozenset[Capability]:
     """Return what a target must be able to do to take this request as it is."""
     if isinstance(request, EmbedRequest):
         return frozenset(_embed_needs(request))
-    return frozenset(_chat_needs(request))
+    more = frozenset(_chat_needs(request))
+    return _CHAT | more if more else _CHAT
 
 
 def estimate_tokens(characters: int) -> int:
@@ -58,10 +62,13 @@ def estimate_tokens(characters: int) -> int:
 def estimate_prompt(request: ChatRequest | EmbedRequest) -> int:
     """Return about how many tokens the prompt has."""
     if isinstance(request, EmbedRequest):
-        return sum(estimate_tokens(len(text)) for text in request.inputs)
-    turns = sum(part_tokens(part) for message in request.messages for part in message.content)
-    tools = sum(estimate_tokens(len(t.parameters_json_schema) + len(t.description)) for t in request.tools)
-    return turns + tools
+        return sum([estimate_tokens(len(text)) for text in request.inputs])
+    turns = sum([part_tokens(part) for message in request.messages for part in message.content])
+    if not request.tools:
+        return turns
+    return turns + sum(
+        [estimate_tokens(len(tool.parameters_json_schema) + len(tool.description)) for tool in request.tools]
+    )
 
 
 def longest_answer(request: ChatRequest | EmbedRequest, cap: int | None) -> int:
@@ -86,7 +93,6 @@ def _embed_needs(request: EmbedRequest) -> Iterator[Capability]:
 
 
 def _chat_needs(request: ChatRequest) -> Iterator[Capability]:
-    yield Capability.CHAT
     for message in request.messages:
         for part in message.content:
             if not isinstance(part, Text):
@@ -144,6 +150,8 @@ def _media(mime_type: str, image: Capability, document: Capability) -> Capabilit
 
 def part_tokens(part: Part) -> int:
     """Return about how many tokens one part has."""
+    if type(part) is Text:  # first, since nearly all are
+        return -(-len(part.text) // _CHARACTERS_PER_TOKEN)
     match part:
         case Text(text=text) | Reasoning(text=text) | Refusal(text=text) | ToolCall(arguments_json=text):
             return estimate_tokens(len(text))

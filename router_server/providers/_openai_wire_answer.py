@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 
 from router_server.core.errors import Outcome, UpstreamError
 from router_server.core.types import Answer, Message, Part, Reasoning, Refusal, Role, Text, ToolCall
@@ -34,15 +35,13 @@ def read_answer(body: bytes) -> Answer:
         UpstreamError: MALFORMED, or what an error object in the body means.
     """
     answer = decode(body)
-    choice = next((choice for choice in answer.choices or () if choice.index == 0), None)
+    choice = _first(answer.choices or ())
     if choice is None or choice.message is None:
         raise UpstreamError(Outcome.MALFORMED, "no_choices")
     parts = _parts(choice.message)
     return Answer(
         message=Message(Role.ASSISTANT, parts),
-        finish_reason=finish_reason(
-            _finish_word(choice), has_tool_calls=any(isinstance(part, ToolCall) for part in parts)
-        ),
+        finish_reason=finish_reason(_finish_word(choice), has_tool_calls=bool(choice.message.tool_calls)),
         usage=usage_of(answer.usage) if answer.usage else None,
         reported_model=answer.model or "",
         logprobs=logprobs_of(choice.logprobs) if choice.logprobs else (),
@@ -63,6 +62,13 @@ def decode(body: bytes) -> WireAnswer:
     return answer
 
 
+def _first(choices: Sequence[WireChoice]) -> WireChoice | None:
+    for choice in choices:
+        if choice.index == 0:
+            return choice
+    return None
+
+
 def _finish_word(choice: WireChoice) -> str:
     if not choice.finish_reason:
         raise UpstreamError(Outcome.MALFORMED, "no_finish_reason")
@@ -78,7 +84,8 @@ def _parts(message: WireMessage) -> tuple[Part, ...]:
         parts.append(Text(message.content))
     if message.refusal:
         parts.append(Refusal(message.refusal))
-    parts.extend(_tool_call(call) for call in message.tool_calls or ())
+    if message.tool_calls:
+        parts.extend(map(_tool_call, message.tool_calls))
     return tuple(parts)
 
 

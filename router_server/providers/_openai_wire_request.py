@@ -31,6 +31,17 @@ from router_server.providers._openai_wire_messages import messages_of
 
 _ENCODER: Final = msgspec.json.Encoder()
 
+_ALIKE: Final = (
+    "temperature",
+    "top_p",
+    "top_k",
+    "seed",
+    "presence_penalty",
+    "frequency_penalty",
+    "reasoning_effort",
+)
+"""Parameters that have the same name on this wire."""
+
 Constraint = Regex | Grammar | Choice
 
 
@@ -82,9 +93,11 @@ def chat_body(call: UpstreamChat, dialect: Dialect, *, stream: bool) -> bytes:
         body["stream"] = True
         if dialect.stream_usage:
             body["stream_options"] = {"include_usage": True}
-    body.update(_generation(request.generation, dialect.max_tokens_field))
-    body.update(_tools(request.tools, request.tool_choice, native=dialect.allowed_tools))
-    body.update(_response_format(request.response_format, dialect))
+    _write_generation(request.generation, dialect.max_tokens_field, body)
+    if request.tools:
+        body.update(_tools(request.tools, request.tool_choice, native=dialect.allowed_tools))
+    if request.response_format is not None:
+        body.update(_response_format(request.response_format, dialect))
     body.update(dialect.more(call))
     return encode(body, call.options)
 
@@ -105,26 +118,22 @@ def encode(body: dict[str, Any], options: Json) -> bytes:
         raise UpstreamError(Outcome.INVALID_REQUEST, "request_not_json") from None
 
 
-def _generation(generation: Generation, max_tokens_field: str) -> Mapping[str, Any]:
-    fields: dict[str, Any] = {
-        max_tokens_field: generation.max_output_tokens,
-        "temperature": generation.temperature,
-        "top_p": generation.top_p,
-        "top_k": generation.top_k,
-        "stop": list(generation.stop_sequences) or None,
-        "seed": generation.seed,
-        "presence_penalty": generation.presence_penalty,
-        "frequency_penalty": generation.frequency_penalty,
-        "reasoning_effort": generation.reasoning_effort,
-        "logprobs": None if generation.top_logprobs is None else True,
-        "top_logprobs": generation.top_logprobs or None,
-    }
-    return {name: value for name, value in fields.items() if value is not None}
+def _write_generation(generation: Generation, max_tokens_field: str, body: dict[str, Any]) -> None:
+    for name in _ALIKE:
+        value = getattr(generation, name)
+        if value is not None:
+            body[name] = value
+    if generation.max_output_tokens is not None:
+        body[max_tokens_field] = generation.max_output_tokens
+    if generation.stop_sequences:
+        body["stop"] = generation.stop_sequences
+    if generation.top_logprobs is not None:
+        body["logprobs"] = True
+        if generation.top_logprobs:
+            body["top_logprobs"] = generation.top_logprobs
 
 
 def _tools(tools: tuple[Tool, ...], choice: ToolChoice, *, native: bool) -> Mapping[str, Any]:
-    if not tools:
-        return {}
     offered = tools
     if choice.allowed and not native:
         offered = tuple(tool for tool in tools if tool.name in choice.allowed)
@@ -157,9 +166,7 @@ def _allowed(choice: ToolChoice) -> dict[str, Any]:
     }
 
 
-def _response_format(wanted: ResponseFormat | None, dialect: Dialect) -> Mapping[str, Any]:
-    if wanted is None:
-        return {}
+def _response_format(wanted: ResponseFormat, dialect: Dialect) -> Mapping[str, Any]:
     if isinstance(wanted, JsonObject):
         return {"response_format": {"type": "json_object"}}
     if isinstance(wanted, JsonSchema):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from types import TracebackType
 
+from router_server.core.cutoff import Cutoff
 from router_server.core.errors import Reason, RouterError
 from router_server.rpc.current import Rpc
 
@@ -17,7 +18,7 @@ class InFlight:
     """The set of running RPCs of one process."""
 
     def __init__(self) -> None:
-        self._running: set[asyncio.Timeout] = set()
+        self._running: set[Cutoff] = set()
         self._tasks: set[asyncio.Task[object]] = set()
         self._empty = asyncio.Event()
         self._empty.set()
@@ -30,8 +31,9 @@ class InFlight:
         """Count the current task as one RPC until it is done; called before its request is read."""
         task = asyncio.current_task()
         assert task is not None, "an RPC is answered in a task"  # noqa: S101 - narrows the type
+        if not self._tasks:
+            self._empty.clear()
         self._tasks.add(task)
-        self._empty.clear()
         task.add_done_callback(self._done)
 
     def answering(self, rpc: Rpc) -> Answering:
@@ -44,9 +46,8 @@ class InFlight:
     def interrupt_all(self) -> int:
         """End every RPC with STREAM_INTERRUPTED, from now on; return how many there were."""
         self._interrupted = True
-        now = asyncio.get_running_loop().time()
-        for scope in self._running:
-            scope.reschedule(now)
+        for cutoff in self._running:
+            cutoff.cut()
         return len(self._running)
 
     async def wait_until_empty(self) -> None:
@@ -62,28 +63,26 @@ class InFlight:
 class Answering:
     """See `InFlight.answering`."""
 
-    __slots__ = ("_rpc", "_running", "_scope", "_too_late")
+    __slots__ = ("_cutoff", "_rpc", "_running", "_too_late")
 
-    def __init__(self, running: set[asyncio.Timeout], rpc: Rpc, *, too_late: bool) -> None:
+    def __init__(self, running: set[Cutoff], rpc: Rpc, *, too_late: bool) -> None:
         self._running = running
         self._rpc = rpc
         self._too_late = too_late
-        # A timeout without a time: rescheduled, it cancels what runs inside, and no one takes that for a
-        # cancellation by the caller.
-        self._scope = asyncio.timeout(None)
+        self._cutoff = Cutoff()
 
-    async def __aenter__(self) -> None:
+    def __enter__(self) -> None:
         if self._too_late:
             raise _interruption(self._rpc)
-        await self._scope.__aenter__()
-        self._running.add(self._scope)
+        self._cutoff.__enter__()
+        self._running.add(self._cutoff)
 
-    async def __aexit__(
+    def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._running.discard(self._scope)
+        self._running.discard(self._cutoff)
         try:
-            await self._scope.__aexit__(kind, error, trace)
+            self._cutoff.__exit__(kind, error, trace)
         except TimeoutError:
             raise _interruption(self._rpc) from None
 

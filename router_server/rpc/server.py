@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from functools import partial
 
 from grpc import aio
 from grpc_health.v1 import health_pb2_grpc
@@ -18,9 +19,9 @@ from router_server.core.principal import Authenticator
 from router_server.core.service import CallRouter
 from router_server.rpc.certificates import server_credentials
 from router_server.rpc.delivery import Delivery
+from router_server.rpc.guard import Guard
 from router_server.rpc.health import HealthBoard, HealthService
 from router_server.rpc.inflight import InFlight
-from router_server.rpc.interceptors import Guard
 from router_server.rpc.lasting import LastingServer
 from router_server.rpc.reflection import add_reflection
 from router_server.rpc.service import ModelRouterService
@@ -59,6 +60,7 @@ class RpcServer:
         self._inflight = InFlight()
         self._guard = Guard(observer, self._inflight, Delivery(settings.write_timeout), clock, authenticator)
         self._service = ModelRouterService(router, max_send_bytes=settings.max_send_bytes)
+        self._methods = self._guard.around(partial(add_ModelRouterServiceServicer_to_server, self._service))
         self._server = LastingServer(self._build, settings.listen)
         self._health_server: LastingServer | None = None
         self.port = 0
@@ -125,8 +127,8 @@ class RpcServer:
         self._health_server = server
 
     def _build(self) -> aio.Server:
-        server = aio.server(interceptors=(self._guard,), options=channel_options(self._settings))
-        add_ModelRouterServiceServicer_to_server(self._service, server)
+        server = aio.server(options=channel_options(self._settings))
+        server.add_generic_rpc_handlers((self._methods,))
         health_pb2_grpc.add_HealthServicer_to_server(HealthService(self._health), server)
         if self._settings.reflection:
             add_reflection(server)

@@ -132,7 +132,7 @@ async def test_an_exceptions_text_reaches_the_log_and_nobody_else(
     assert SECRET not in repr(answer) + repr(record)
     assert SECRET in caplog.text
     assert "bug-7" in caplog.text
-    assert [r.name for r in caplog.records] == ["router_server.rpc.interceptors"]
+    assert [r.name for r in caplog.records] == ["router_server.rpc.guard"]
     assert (record.code, record.reason) == ("INTERNAL", "INTERNAL")
 
 

@@ -62,14 +62,14 @@ class Fields:
             self.wrong(field, f"has {len(value)} characters; {most} are allowed")
         return value
 
-    def integer(self, field: str, value: int, *, least: int, most: int | None = None) -> int:
+    def integer(self, field: str, value: int, least: int, most: int | None = None) -> int:
         """Check the range of a number."""
         if value < least or (most is not None and value > most):
             allowed = f"at least {least}" if most is None else f"between {least} and {most}"
             self.wrong(field, f"must be {allowed}, not {value}")
         return value
 
-    def real(self, field: str, value: float, *, least: float, most: float) -> float:
+    def real(self, field: str, value: float, least: float, most: float) -> float:
         """Check the range of a number; NaN is in none."""
         if not least <= value <= most:
             self.wrong(field, f"must be between {least:g} and {most:g}, not {value:g}")
