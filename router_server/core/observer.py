@@ -133,9 +133,11 @@ class CallRecord(Record, frozen=True):
         """What all attempts cost together, whatever their end; None where no price is known."""
         if self.reused is not None:
             return 0
-        usages = (attempt.usage for attempt in self.attempts)
-        costs = [usage.cost_nano_usd for usage in usages if usage and usage.cost_nano_usd is not None]
-        return sum(costs) if costs else None
+        total: int | None = None
+        for attempt in self.attempts:
+            if attempt.usage is not None and (cost := attempt.usage.cost_nano_usd) is not None:
+                total = cost if total is None else total + cost
+        return total
 
 
 class Failover(Record, frozen=True):

@@ -6,7 +6,7 @@ Names, counts and times; never a word of what was said. Refuses to know how line
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from router_server.core.observer import (
@@ -86,47 +86,58 @@ class _Rpc:
 
 def access_fields(record: RpcRecord) -> dict[str, Any]:
     """Return what an access line says of an RPC: those of `FIELDS` that are known, in their order."""
-    fields: dict[str, Any] = {
-        "request_id": record.start.request_id,
-        "trace_id": record.trace_id,
-        "method": record.start.method,
-        "code": record.code,
-        "reason": record.reason,
-        "duration_ms": _milliseconds(record.duration),
-        "peer": record.start.peer,
-        "principal": record.principal,
-        **(_of_call(record.call) if record.call else {}),
-    }
-    # Nothing is said of what is empty; but 0 is a number.
-    return {name: value for name, value in fields.items() if value or value == 0}
+    start = record.start
+    fields: dict[str, Any] = {"request_id": start.request_id}
+    if record.trace_id:
+        fields["trace_id"] = record.trace_id
+    fields["method"] = start.method
+    fields["code"] = record.code
+    if record.reason:
+        fields["reason"] = record.reason
+    fields["duration_ms"] = _milliseconds(record.duration)
+    fields["peer"] = start.peer
+    if record.principal:
+        fields["principal"] = record.principal
+    if record.call is not None:
+        _add_call(record.call, fields)
+    return fields
 
 
-def _of_call(call: CallRecord) -> Mapping[str, Any]:
-    last = call.attempts[-1].start if call.attempts else None
-    return {
-        "route": call.start.route,
-        "arm": call.start.arm,
-        "reused": call.reused,
-        "target": call.target or (last.target if last else ""),
-        "provider": call.provider or (last.provider if last else ""),
-        "model": call.model or (last.model if last else ""),
-        "attempts": len(call.attempts),
-        "trail": [_stop(attempt) for attempt in call.attempts],
-        "ttft_ms": _milliseconds(call.time_to_first_token),
-        "input_tokens": call.usage.input_tokens if call.usage else None,
-        "output_tokens": call.usage.output_tokens if call.usage else None,
-        "cost_nano_usd": call.cost_nano_usd,
-    }
+def _add_call(call: CallRecord, fields: dict[str, Any]) -> None:
+    fields["route"] = call.start.route
+    if call.start.arm:
+        fields["arm"] = call.start.arm
+    if call.reused is not None:
+        fields["reused"] = call.reused
+    # Who answered, or was asked last.
+    if who := call if call.target else (call.attempts[-1].start if call.attempts else None):
+        fields["target"] = who.target
+        fields["provider"] = who.provider
+        fields["model"] = who.model
+    fields["attempts"] = len(call.attempts)
+    if call.attempts:
+        fields["trail"] = [_stop(attempt) for attempt in call.attempts]
+    if call.time_to_first_token is not None:
+        fields["ttft_ms"] = _milliseconds(call.time_to_first_token)
+    if call.usage is not None:
+        fields["input_tokens"] = call.usage.input_tokens
+        fields["output_tokens"] = call.usage.output_tokens
+    if (cost := call.cost_nano_usd) is not None:
+        fields["cost_nano_usd"] = cost
 
 
 def _stop(attempt: AttemptRecord) -> str:
+    start = attempt.start
+    if not (attempt.error_reason or start.endpoint):
+        return f"{start.target}:{attempt.outcome}"
     why = f"/{attempt.error_reason}" if attempt.error_reason else ""
-    where = f"@{attempt.start.endpoint}" if attempt.start.endpoint else ""
-    return f"{attempt.start.target}{where}:{attempt.outcome.value}{why}"
+    where = f"@{start.endpoint}" if start.endpoint else ""
+    return f"{start.target}{where}:{attempt.outcome}{why}"
 
 
-def _milliseconds(seconds: float | None) -> float | None:
-    return None if seconds is None else round(seconds * 1000, 1)
+def _milliseconds(seconds: float) -> float:
+    # To a tenth. `round` takes 3,000 instructions for it, as it goes by the shortest decimal number.
+    return int(seconds * 10_000 + 0.5) / 10
 
 
 class BreakerLog:

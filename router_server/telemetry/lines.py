@@ -10,6 +10,7 @@ import logging
 import traceback
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from types import TracebackType
 from typing import Any, Final, TextIO
 
@@ -47,13 +48,7 @@ class Line(Record, frozen=True, gc=True):
 
 def redacted(line: Line, secrets: Secrets = PROCESS_SECRETS) -> Line:
     """Return ``line`` without credentials, its exception as text."""
-    if line.exc_info:
-        text = "".join(traceback.format_exception(*line.exc_info)).rstrip()
-        line = replace(line, exception=text, exc_info=None)
-    # One look at everything, since most lines hold nothing of the kind: 3 µs, and 12 for each text by itself.
-    said = "\n".join([line.message, line.exception, line.stack, *map(str, line.fields.values())])
-    if not secrets.suspects(said):
-        return line
+    line = _with_exception(line)
     return replace(
         line,
         message=secrets.redact(line.message),
@@ -63,11 +58,25 @@ def redacted(line: Line, secrets: Secrets = PROCESS_SECRETS) -> Line:
     )
 
 
-def json_line(line: Line) -> str:
-    """Return one JSON object: time, level, logger, message, then the fields."""
+def _with_exception(line: Line) -> Line:
+    if not line.exc_info:
+        return line
+    text = "".join(traceback.format_exception(*line.exc_info)).rstrip()
+    return replace(line, exception=text, exc_info=None)
+
+
+def json_line(line: Line, secrets: Secrets = PROCESS_SECRETS) -> str:
+    """Return one JSON object without credentials: time, level, logger, message, then the fields."""
+    line = _with_exception(line)
+    written = _json(line)
+    # One look at all of it, since most lines hold nothing of the kind.
+    return _json(redacted(line, secrets)) if secrets.suspects(written) else written
+
+
+def _json(line: Line) -> str:
     said: dict[str, Any] = {
         "time": _utc(line.created),
-        "level": logging.getLevelName(line.level).lower(),
+        "level": _level(line.level),
         "logger": line.logger,
         "message": line.message,
     }
@@ -93,6 +102,7 @@ def text_for(terminal: TextIO) -> Callable[[Line], str]:
     console = Console(file=terminal, highlight=False)
 
     def text(line: Line) -> str:
+        line = redacted(line)
         moment = datetime.fromtimestamp(line.created).astimezone().strftime("%H:%M:%S.%f")[:-3]
         said = Text.assemble(
             (f"{moment} ", "dim"),
@@ -122,5 +132,16 @@ def _printable(text: str) -> str:
     return "".join(char if char.isprintable() or char == "\n" else repr(char)[1:-1] for char in text)
 
 
+@lru_cache(maxsize=16)
+def _level(level: int) -> str:
+    return logging.getLevelName(level).lower()
+
+
 def _utc(moment: float) -> str:
-    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    second = int(moment)
+    return f"{_utc_second(second)}.{int((moment - second) * 1000):03d}Z"
+
+
+@lru_cache(maxsize=4)
+def _utc_second(moment: int) -> str:
+    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%S")

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, Literal, TextIO
 
-from router_server.telemetry.lines import Line, json_line, redacted, text_for
+from router_server.telemetry.lines import Line, json_line, text_for
 from router_server.telemetry.redaction import message_of
 from router_server.telemetry.unsampled import current_trace_id
 
@@ -172,7 +172,7 @@ class _Writer:
 
     def _formed(self, line: Line) -> str:
         try:
-            return self.form(redacted(line))
+            return self.form(line)
         except Exception as error:  # noqa: BLE001 - whatever somebody logs must not end the log
             return json_line(Line(line.created, logging.ERROR, _log.name, f"not written: {type(error)}"))
 

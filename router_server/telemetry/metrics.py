@@ -8,9 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
-from opentelemetry import trace
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
-from opentelemetry.trace import SpanContext
 
 from router_server.core.errors import Outcome
 from router_server.core.observer import (
@@ -26,21 +24,17 @@ from router_server.core.observer import (
     RpcStart,
 )
 from router_server.core.status import TargetSnapshot
-from router_server.core.types import Operation, Usage
 from router_server.telemetry import conventions, instruments, semconv
+from router_server.telemetry.attempts import AttemptMetrics, sampled_span
 from router_server.telemetry.callers import Callers
 from router_server.telemetry.distributions import Distribution, Distributions
 from router_server.telemetry.engines import observe_processes
 from router_server.telemetry.metric import Metric
-from router_server.telemetry.tally import Label, Tally
+from router_server.telemetry.tally import Tally
 
 Snapshot = Callable[[], Iterable[TargetSnapshot]]
 
-DIRECT = "direct"
-"""The route of calls that name a provider and a model, and their target in every label."""
-
 _UNKNOWN = "unknown"
-_NANO = 1e-9
 _NO_HEADERS: Mapping[str, str] = {}
 
 
@@ -64,7 +58,7 @@ class Metrics:
         self._reused = Tally(meter, instruments.CALLS_REUSING)
         self._failovers = Tally(meter, instruments.FAILOVERS)
         self._opens = Tally(meter, instruments.BREAKER_OPENS)
-        self._attempts = _AttemptInstruments(meter, create)
+        self._attempts = AttemptMetrics(meter, create)
         distributions.keep_place(meter)
         _observe_targets(meter, snapshot)
         _observe_engines(meter, snapshot)
@@ -101,103 +95,16 @@ class Metrics:
 
     def call_ended(self, record: CallRecord) -> None:
         """Count a call."""
-        error = record.error.value if record.error is not None else None
+        error: str | None = record.error
         if record.cancelled:
-            error = Outcome.CANCELLED.value
-        span = _sampled_span()
-        route, arm = record.start.route, record.start.arm or None
-        self._call_duration.add(record.duration, (route, record.start.operation.value, error, arm), span)
+            error = Outcome.CANCELLED
+        span = sampled_span()
+        operation, route, arm = record.start.operation, record.start.route, record.start.arm or None
+        self._call_duration.add(record.duration, (route, operation, error, arm), span)
         if record.reused is not None:
-            self._reused.add(1, (route, record.start.operation.value, record.reused.value))
+            self._reused.add(1, (route, operation, record.reused))
         if record.time_to_first_token is not None:
             self._call_first_token.add(record.time_to_first_token, (route, arm), span)
-
-
-class _AttemptInstruments:
-    """What is counted of every attempt."""
-
-    def __init__(self, meter: Meter, create: Callable[[Metric], Distribution]) -> None:
-        self._attempts = Tally(meter, instruments.ATTEMPTS_MADE)
-        self._hedges = Tally(meter, instruments.HEDGES)
-        self._rate_limited = Tally(meter, instruments.RATE_LIMITED)
-        self._queue_wait = create(instruments.QUEUE_WAIT)
-        self._tokens = Tally(meter, instruments.TOKENS_USED)
-        self._cost = Tally(meter, instruments.COST)
-        self._rates = create(instruments.TOKENS_PER_SECOND)
-        self._engine_time = create(instruments.ENGINE_TIME)
-        self._inference = create(conventions.INFERENCE_DURATION)
-        self._first_chunk = create(conventions.TIME_TO_FIRST_CHUNK)
-        self._per_chunk = create(conventions.TIME_PER_OUTPUT_CHUNK)
-        self._input = create(conventions.OPERATION_INPUT)
-        self._output = create(conventions.OPERATION_OUTPUT)
-        self._used_input = Tally(meter, conventions.USAGE_INPUT)
-        self._used_output = Tally(meter, conventions.USAGE_OUTPUT)
-        self._cache_read = Tally(meter, conventions.USAGE_CACHE_READ)
-        self._cache_write = Tally(meter, conventions.USAGE_CACHE_WRITE)
-        self._reasoning = Tally(meter, conventions.USAGE_REASONING)
-        self._embeddings = create(conventions.EMBEDDINGS_DURATION)
-        self._embeddings_input = create(conventions.EMBEDDINGS_INPUT)
-
-    def record(self, record: AttemptRecord) -> None:
-        target = DIRECT if record.start.route == DIRECT else record.start.target
-        self._attempts.add(1, (target, record.start.endpoint or None, record.outcome.value))
-        self._queue_wait.add(record.queue_wait, (target,))
-        if record.start.hedge:
-            self._hedges.add(1, (record.start.route, target, semconv.WON[record.outcome is Outcome.OK]))
-        if record.outcome is Outcome.RATE_LIMITED:
-            self._rate_limited.add(1, (target,))
-        if record.usage is not None:
-            self._spent(record.usage, target)
-        if record.start.operation is Operation.EMBED:
-            self._embedding(record)
-        else:
-            self._generation(record)
-            self._pace(record, (target, record.start.endpoint or None))
-
-    def _spent(self, usage: Usage, target: str) -> None:
-        self._tokens.add(usage.input_tokens, (target, semconv.INPUT))
-        self._tokens.add(usage.output_tokens, (target, semconv.OUTPUT))
-        if usage.cost_nano_usd is not None:
-            self._cost.add(usage.cost_nano_usd * _NANO, (target,))
-
-    def _embedding(self, record: AttemptRecord) -> None:
-        upstream, span = _upstream(record.start), _sampled_span()
-        self._embeddings.add(record.duration, (*upstream, _error(record.outcome)), span)
-        if record.usage is not None:
-            self._embeddings_input.add(record.usage.input_tokens, upstream, span)
-
-    def _generation(self, record: AttemptRecord) -> None:
-        upstream, span = _upstream(record.start), _sampled_span()
-        self._inference.add(record.duration, (*upstream, _error(record.outcome)), span)
-        if record.time_to_first_token is not None:
-            self._first_chunk.add(record.time_to_first_token, upstream, span)
-        if record.time_per_token is not None:
-            self._per_chunk.add(record.time_per_token, upstream, span)
-        if record.usage is not None:
-            self._input.add(record.usage.input_tokens, upstream, span)
-            self._output.add(record.usage.output_tokens, upstream, span)
-        self._used(record.usage or Usage(), (*upstream, semconv.MODALITY_UNKNOWN))
-
-    def _pace(self, record: AttemptRecord, labels: tuple[Label, ...]) -> None:
-        rate, times = record.tokens_per_second, record.engine
-        if rate is not None:
-            self._rates.add(rate, labels)
-        if times is None:
-            return
-        for phase, seconds in (("queue", times.queue), ("prefill", times.prefill), ("decode", times.decode)):
-            if seconds is not None:
-                self._engine_time.add(seconds, (*labels, phase))
-
-    def _used(self, usage: Usage, labels: tuple[Label, ...]) -> None:
-        """Count 0 as well for input and output: the conventions want a series for failed attempts too."""
-        self._used_input.add(usage.input_tokens, labels)
-        self._used_output.add(usage.output_tokens, labels)
-        if usage.cache_read_input_tokens:
-            self._cache_read.add(usage.cache_read_input_tokens, labels)
-        if usage.cache_write_input_tokens:
-            self._cache_write.add(usage.cache_write_input_tokens, labels)
-        if usage.reasoning_output_tokens:
-            self._reasoning.add(usage.reasoning_output_tokens, labels)
 
 
 class _Rpc:
@@ -213,7 +120,7 @@ class _Rpc:
     def ended(self, record: RpcRecord) -> None:
         error = record.code if record.code in semconv.RPC_SERVER_ERRORS else None
         labels = (semconv.GRPC, record.start.method, record.code, error)
-        self._duration.add(record.duration, labels, _sampled_span())
+        self._duration.add(record.duration, labels, sampled_span())
         if record.principal:
             self._callers.add(record)
 
@@ -249,27 +156,6 @@ class _Attempt:
 
     def ended(self, record: AttemptRecord) -> None:
         self._metrics.attempt_ended(record)
-
-
-def _sampled_span() -> SpanContext | None:
-    """Return the current span, for examples of what was measured, if its trace is kept."""
-    context = trace.get_current_span().get_span_context()
-    return context if context.trace_flags.sampled else None
-
-
-def _upstream(start: AttemptStart) -> tuple[Label, ...]:
-    """Return the values of `conventions.UPSTREAM_LABELS`."""
-    return (
-        semconv.operation_name(start.operation),
-        semconv.provider_name(start.kind),
-        DIRECT if start.route == DIRECT else start.model,
-        start.server_address or None,
-        start.server_port,
-    )
-
-
-def _error(outcome: Outcome) -> str | None:
-    return None if outcome is Outcome.OK else outcome.value
 
 
 def _observe_targets(meter: Meter, snapshot: Snapshot) -> None:

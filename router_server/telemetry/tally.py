@@ -15,6 +15,15 @@ from router_server.telemetry.metric import Metric
 Label = str | int | None
 
 
+class Sum:
+    """One series of a counter. Whoever adds to it often keeps it."""
+
+    __slots__ = ("total",)
+
+    def __init__(self) -> None:
+        self.total: float = 0
+
+
 class Tally:
     """The sums of one metric by label values. Added to by one thread, read by any."""
 
@@ -22,7 +31,7 @@ class Tally:
 
     def __init__(self, meter: Meter, metric: Metric) -> None:
         self._names = metric.labels
-        self._sums: dict[tuple[Label, ...], float] = {}
+        self._sums: dict[tuple[Label, ...], Sum] = {}
         meter.create_observable_counter(metric.name, [self._read], metric.unit, metric.description)
 
     def add(self, amount: float, labels: tuple[Label, ...]) -> None:
@@ -30,10 +39,17 @@ class Tally:
 
         None is a label that the series does not have.
         """
-        self._sums[labels] = self._sums.get(labels, 0) + amount
+        self.series(labels).total += amount
+
+    def series(self, labels: tuple[Label, ...]) -> Sum:
+        """Return the series with these values of the metric's labels, which begins at 0 if it is new."""
+        found = self._sums.get(labels)
+        if found is None:
+            found = self._sums[labels] = Sum()
+        return found
 
     def _read(self, options: CallbackOptions) -> Iterable[Observation]:
         del options
-        for labels, total in list(self._sums.items()):
+        for labels, found in list(self._sums.items()):
             present = zip(self._names, labels, strict=True)
-            yield Observation(total, {name: value for name, value in present if value is not None})
+            yield Observation(found.total, {name: value for name, value in present if value is not None})

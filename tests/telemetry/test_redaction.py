@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import json
+import logging
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from router_server.telemetry.lines import Line, json_line
 from router_server.telemetry.redaction import MASK, Secrets
 
 
@@ -87,3 +91,15 @@ def test_what_is_not_suspect_would_not_be_changed(text: str) -> None:
     secrets.register("hunter=")
 
     assert secrets.suspects(text) or secrets.redact(text) == text
+
+
+@given(
+    st.text(min_size=4, max_size=12, alphabet=st.characters(exclude_categories=("Cs",))), st.text(max_size=5)
+)
+def test_no_line_shows_what_was_registered_however_json_writes_it(secret: str, around: str) -> None:
+    secrets = Secrets()
+    secrets.register(secret)
+
+    line = json_line(Line(0.0, logging.INFO, "n", "m", {"field": f"{around}{secret}{around}"}), secrets)
+
+    assert secret not in json.loads(line)["field"]
