@@ -13,6 +13,7 @@ from contextlib import aclosing
 from typing import TypeVar, cast
 
 from router_server.core.adaptive import Place
+from router_server.core.alarm import Alarm
 from router_server.core.breaker import Pass
 from router_server.core.call import Call
 from router_server.core.cancelling import is_being_cancelled
@@ -180,7 +181,7 @@ class Attempt:
         phase = Phase.FIRST_TOKEN
         since = loop.time()
         try:
-            async with aclosing(stream), asyncio.timeout(timer.limit) as scope:
+            async with aclosing(stream), Alarm(timer.limit) as scope:
                 self._timers.runs(scope, since + min(timer.configured, wished or timer.configured))
                 async for items in stream:
                     scope.reschedule(None)

@@ -1,7 +1,7 @@
 """The buffer between the task that reads an upstream and the caller who takes the events.
 
-Bounded in bytes: a slow reader makes `put` wait, so that the upstream is read no further. Deltas that are
-buffered together leave as one. Refuses to know what the events mean.
+Bounded in bytes: once it is full the writer waits for `room`, so that the upstream of a slow reader is read
+no further. Deltas that are buffered together leave as one. Refuses to know what the events mean.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import NoReturn
 
+from router_server.core.flag import Flag
 from router_server.core.results import StreamEvent
 from router_server.core.stream import merge
 from router_server.core.types import Delta
@@ -43,9 +44,9 @@ class Outbox:
         self._size = 0
         self._closed = False
         self._error: BaseException | None = None
-        self._filled = asyncio.Event()
-        self._room = asyncio.Event()
-        self._hurry = asyncio.Event()
+        self._filled = Flag()
+        self._room = Flag()
+        self._hurry = Flag()
 
     @property
     def size(self) -> int:
@@ -56,19 +57,22 @@ class Outbox:
         """Add ``events``, however full the buffer is."""
         if events:
             self._events.extend(events)
-            self._size += sum(size_of(event) for event in events)
+            for event in events:
+                self._size += size_of(event)
             self._filled.set()
 
-    async def put(self, events: Sequence[StreamEvent], patience: float) -> None:
-        """Add ``events``; wait while the buffer is full, at most ``patience`` seconds.
+    @property
+    def full(self) -> bool:
+        """Tell whether who adds is to wait for `room` now."""
+        return self._size >= self._limit
+
+    async def room(self, patience: float) -> None:
+        """Wait while the buffer is full, at most ``patience`` seconds.
 
         Raises:
             ReaderStalledError: the reader took nothing within its time.
             TimeoutError: ``patience`` ended first.
         """
-        self.add(events)
-        if self._size < self._limit:
-            return
         self._hurry.set()
         self._room.clear()
         try:
@@ -88,7 +92,8 @@ class Outbox:
 
     async def wait(self, seconds: float | None) -> bool:
         """Wait until there is something to take; tell whether there is after ``seconds``."""
-        if self._filled.is_set():
+        if seconds is None or self._filled.is_set:
+            await self._filled.wait()
             return True
         try:
             async with asyncio.timeout(seconds):
@@ -118,7 +123,7 @@ class Outbox:
             self._hurry.clear()
         if not events and self._error is not None:
             self._fail()
-        return merged_events(events)
+        return events if len(events) == 1 else merged_events(events)
 
     def discard(self) -> None:
         """Forget everything: the reader takes no more."""

@@ -19,7 +19,7 @@ from router_server.core.outbox import Outbox, ReaderStalledError
 from router_server.core.provider import Capability
 from router_server.core.race import Race
 from router_server.core.record import replace
-from router_server.core.results import StreamEvent, Trail
+from router_server.core.results import Trail
 from router_server.core.stream import StreamMachine, may_resume
 from router_server.core.types import ChatRequest, FinishReason, StreamItem, StreamRecovery, Usage
 from router_server.core.verdict import deadline_error, interrupted
@@ -158,21 +158,21 @@ class Streaming:
             return
         if self._call.first_delta_at is None:
             self._call.first_delta_at = self._call.clock()
+        self._outbox.add(events)
+        if self._outbox.full:
+            await self._until_there_is_room()
+
+    async def _until_there_is_room(self) -> None:
         try:
-            await self._deliver(events)
+            await self._outbox.room(self._call.remaining)
         except ReaderStalledError:
             raise UpstreamError(Outcome.CANCELLED, "reader_stalled") from None
         except TimeoutError:
-            raise UpstreamError(Outcome.TIMEOUT, "deadline", phase=Phase.STREAM, blameless=True) from None
-
-    async def _deliver(self, events: Sequence[StreamEvent]) -> None:
-        try:
-            await self._outbox.put(events, self._call.remaining)
-        except TimeoutError:
-            # The deadline may have moved while it waited.
             if self._call.remaining <= 0:
-                raise
-            await self._deliver(())
+                raise UpstreamError(Outcome.TIMEOUT, "deadline", phase=Phase.STREAM, blameless=True) from None
+            # The deadline has moved while it waited.
+            if self._outbox.full:
+                await self._until_there_is_room()
 
     def _measure(self, attempt: Attempt, intake: Intake) -> None:
         measures = attempt.measures

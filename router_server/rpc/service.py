@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Any
+from typing import Any, Final
 
 from grpc import aio
 
@@ -21,6 +21,9 @@ from router_server.rpc.convert.embed import read_embed, refuse_large_answer, wri
 from router_server.rpc.current import current_rpc
 
 Context = aio.ServicerContext[Any, Any]
+
+_WITH_TRAIL: Final = (Started, Reset, Finished)
+"""Made once: the union of three types, made for each token, would take longer than to look at one."""
 
 
 class ModelRouterService(ModelRouterServiceServicer):
@@ -50,7 +53,7 @@ class ModelRouterService(ModelRouterServiceServicer):
         rpc = current_rpc()
         async with aclosing(self._router.stream(read_chat(request), _invocation(context))) as events:
             async for event in events:
-                if isinstance(event, Started | Reset | Finished):
+                if isinstance(event, _WITH_TRAIL):
                     rpc.trail = event.trail
                 yield write_event(event)
 
