@@ -100,7 +100,10 @@ class Watch:
         """Look until cancelled."""
         async with asyncio.TaskGroup() as group:
             while True:
-                for name, target in self._targets().items():
+                targets = self._targets()
+                for name in self._outages.without(targets):
+                    group.create_task(self._tell_gone(name), name=f"alert of {name}")
+                for name, target in targets.items():
                     turn = self._outages.seen(name, serving=_serving(target))
                     if turn is not None:
                         # A task of its own: a webhook that hangs keeps nobody else's news back.
@@ -110,6 +113,11 @@ class Watch:
     async def close(self) -> None:
         """Close every connection."""
         await self._webhook.close()
+
+    async def _tell_gone(self, name: str) -> None:
+        # Or it would count as told when a target is called so again.
+        text = f"Target {name}, which was down, is in the configuration no more."
+        await self.alerts.cleared(f"target/{name}", text)
 
     async def _tell(self, name: str, target: Destination, turn: Turn) -> None:
         what = f"Target {name} (model {target.settings.model} of {target.provider})"

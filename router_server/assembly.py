@@ -5,7 +5,6 @@ Knows the configuration and the core, nothing of servers, signals or processes.
 
 from __future__ import annotations
 
-import socket
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -33,7 +32,6 @@ from router_server.core.observer import Observer
 from router_server.core.observers import fan_out
 from router_server.core.own_limit import OwnLimit
 from router_server.core.prefixes import PrefixOrder
-from router_server.core.provider import Provider, Surroundings
 from router_server.core.quotas import Quotas, Subject
 from router_server.core.replicas import EndpointOrder, ReplicatedTarget, least_loaded
 from router_server.core.route import Destination
@@ -46,33 +44,19 @@ from router_server.inheritance import Change, Heritage, Providers, kept
 from router_server.pricing import cost_function
 from router_server.providers import load_kind, names
 from router_server.routing import Routing
-from router_server.shadowing import most_copies, shadowing
+from router_server.shadowing import shadowing
 from router_server.spending.opening import are_wanted
 from router_server.state.breaker_board import SharedBoard
 from router_server.state.opening import State
 from router_server.state.rota import SharedRota
 from router_server.state.store import Store
 from router_server.state.windows import SharedQuotas
+from router_server.surroundings import scope_of, surroundings_of
 
 Clock = Callable[[], float]
 
-_THIS_MACHINE = frozenset({"localhost", "127.0.0.1", "::1"})
-"""Hosts that are another one on each machine."""
-
 _MOST_DIRECT_TARGETS = 256
 """Targets that callers may bring into being by naming a model directly; the least recently used one goes."""
-
-
-def prepare(config: Config, progress: Callable[[str], None]) -> None:
-    """Do what the kinds of ``config`` do once for a machine. Blocks; instant where it was done before.
-
-    Raises:
-        SetupError: something is missing, or cannot be written.
-    """
-    for name, provider in config.providers.items():
-        kind = load_kind(provider.kind)
-        if kind.prepare is not None:
-            kind.prepare(_surroundings(config, name), progress)
 
 
 def assemble(
@@ -141,7 +125,14 @@ def assemble(
         addressable=lambda name: name in config.providers or name in _kinds(),
     )
     shadows = shadowing(
-        config, router, targets, copies or observer, clock=clock, settings=settings, ledger=ledger
+        config,
+        router,
+        targets,
+        copies or observer,
+        clock=clock,
+        settings=settings,
+        ledger=ledger,
+        before=before.shadows if before else None,
     )
     kept = before.shelf if before else None
     shelf: Shelf = shared or kept or MemoryShelf(config.server.cache_bytes, clock)
@@ -198,7 +189,7 @@ class _Parts:
             self.changes.append(partial(limiter.change, limits))
         adaptive = provider.adaptive
         fresh_adaptive = None if adaptive is None else Adaptive(limiter, adaptive.min, self.clock)
-        surroundings = _surroundings(self.config, name, spec.socket if spec else "")
+        surroundings = surroundings_of(self.config, name, spec.socket if spec else "")
         reached = self.made.get(provider.kind, endpoint, settings, surroundings)
         engine = self.engine(spec, limiter, before)
         fresh = Upstream(
@@ -215,7 +206,7 @@ class _Parts:
             required=provider.required,
             check=_check(provider.health_check),
             budget=None if provider.budget is None else Budget(f"provider/{name}", provider.budget.terms),
-            scope=None if engine else _scope(reached),
+            scope=None if engine else scope_of(reached),
         )
         return kept(before, fresh)
 
@@ -314,25 +305,6 @@ class _Parts:
         if self.agreement is not None:
             self.agreement.changed()
         self.changed()
-
-
-def _surroundings(config: Config, name: str, socket: str = "") -> Surroundings:
-    provider = config.providers[name]
-    return Surroundings(
-        name=name,
-        retry_after_cap=provider.retry_after_cap,
-        max_connections=provider.max_concurrency + most_copies(config, name),
-        models=tuple(target.model for target in config.targets.values() if target.provider == name),
-        socket=socket,
-    )
-
-
-def _scope(provider: Provider) -> str | None:
-    """Return which replicas mean the same by this provider: None where it is in this very process."""
-    address, port = provider.address
-    if not address:
-        return None
-    return socket.gethostname() if port is None or address in _THIS_MACHINE else ""
 
 
 @cache  # they are read from what is installed, and few calls ask

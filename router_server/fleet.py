@@ -13,7 +13,6 @@ from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 from router_server.app import StartError, listen_http, reloaded
-from router_server.assembly import prepare
 from router_server.config import Config
 from router_server.config.secrets import secrets_of
 from router_server.engines.running import engines_running
@@ -24,6 +23,7 @@ from router_server.orders import Step
 from router_server.providers import SetupError
 from router_server.reloading import Reloader, Source
 from router_server.signals import hangup_signal, stop_signals
+from router_server.surroundings import prepare
 from router_server.telemetry import register_secret
 from router_server.telemetry.logs import configure
 from router_server.workers import Task, WorkerError, Workers, divided, reserved, started

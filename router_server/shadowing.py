@@ -35,6 +35,7 @@ def shadowing(
     clock: Callable[[], float],
     settings: RouterSettings,
     ledger: Ledger | None = None,
+    before: Shadows | None = None,
 ) -> Shadows | None:
     """Return ``router`` with shadows, or None where no route has one.
 
@@ -46,6 +47,7 @@ def shadowing(
         clock: monotonic seconds.
         settings: deadlines and the like.
         ledger: where budgets are kept, which pay for copies too.
+        before: whom these shadows follow.
     """
     shadowed = list(_shadowed(config))
     if not shadowed:
@@ -57,7 +59,7 @@ def shadowing(
         ShadowSettings(name, (name, *route.aliases), shadow.share, shadow.max_copies)
         for name, route, shadow in shadowed
     ]
-    return Shadows(router, copies, shadows, random.random)
+    return Shadows(router, copies, shadows, random.random, before)
 
 
 def most_copies(config: Config, provider: str) -> int:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from router_server.alerting import Alerting
 from router_server.assembled import Assembly
-from router_server.assembly import assemble, prepare
+from router_server.assembly import assemble
 from router_server.background import background
 from router_server.config.tree import Config
 from router_server.core.observer import Observer
@@ -25,6 +25,7 @@ from router_server.spending.thresholds import Thresholds
 from router_server.state.opening import State
 from router_server.state.windows import SharedQuotas
 from router_server.succession import Make, Succession
+from router_server.surroundings import prepare
 
 Announce = Callable[[str], None]
 

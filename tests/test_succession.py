@@ -112,6 +112,33 @@ async def test_what_is_described_alike_goes_on_and_what_is_not_begins_anew() -> 
         assert served.limiter("n") is before.upstreams["n"].limiter
 
 
+async def test_copies_that_run_take_places_under_the_next_configuration_too() -> None:
+    slow = "{kind: mock, reply: a b c, tokens_per_second: 0.001, timeouts: {idle: 1h}, health_check: null}"
+
+    def shadowed(reply: str) -> str:
+        text = f"""
+            providers: {{m: {{kind: mock, reply: {reply}}}, n: {slow}}}
+            targets: {{t: {{provider: m, model: x}}, u: {{provider: n, model: z}}}}
+            routes: {{chat: {{targets: [t], shadow: {{target: u, max_copies: 2}}}}}}
+        """
+        return dedent(text)
+
+    async with serving(shadowed("one")) as served:
+        for _ in range(2):
+            await served.stub.Chat(chat())
+        await reload(served, read(shadowed("two"), {}, origin="test"))
+        for _ in range(3):
+            await served.stub.Chat(chat())
+        (count,) = served.server.assembly.copies()
+        assert (count.sent, count.running, count.dropped) == (2, 2, 3)
+        await reload(
+            served, read(shadowed("two").replace("max_copies: 2", "max_copies: 3"), {}, origin="test")
+        )
+        await served.stub.Chat(chat())
+        (count,) = served.server.assembly.copies()
+        assert (count.sent, count.running, count.dropped) == (3, 3, 3)
+
+
 async def test_callers_are_asked_who_they_are_as_soon_as_the_configuration_says_so() -> None:
     async with serving(text()) as served:
         await served.stub.Chat(chat())

@@ -5,7 +5,7 @@ Pure, clock injected. Refuses to tell anybody.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -39,6 +39,11 @@ class Outages:
         self.patience = patience
         self._clock = clock
         self._targets: dict[str, _Target] = {}
+
+    def without(self, names: Collection[str]) -> list[str]:
+        """Forget all targets but ``names``; return those that were told down."""
+        gone = [name for name in self._targets if name not in names]
+        return [name for name in gone if self._targets.pop(name).told_down]
 
     def seen(self, name: str, *, serving: bool | None) -> Turn | None:
         """Take note of how a target is now, None: nobody knows; return what that makes of it, once a turn."""

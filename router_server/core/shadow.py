@@ -66,6 +66,7 @@ class Shadows:
         copies: routes the copies, under the names of the routes.
         settings: one for each route that has a shadow.
         chance: gives a number from 0 up to, and without, 1.
+        before: whom these follow; its copies that still run take places here too.
     """
 
     def __init__(
@@ -74,11 +75,15 @@ class Shadows:
         copies: CallRouter,
         settings: Sequence[ShadowSettings],
         chance: Callable[[], float],
+        before: Shadows | None = None,
     ) -> None:
         self._router = router
         self._copies = copies
         self._settings: Mapping[str, ShadowSettings] = {n: one for one in settings for n in one.names}
-        self._counts = {one.route: ShadowCount(one.route) for one in settings}
+        counted = {one.route: one for one in before.counts} if before else {}
+        self._counts: Mapping[str, ShadowCount] = {
+            one.route: counted.get(one.route, ShadowCount(one.route)) for one in settings
+        }
         self._chance = chance
         self._running: set[asyncio.Task[None]] = set()
 

@@ -62,6 +62,21 @@ async def test_alerts_begin_move_to_another_webhook_and_end(folder: Path) -> Non
             assert "very-secret" not in it.server.stderr
 
 
+async def test_a_target_that_is_removed_while_it_is_down_is_told_of_and_may_come_again(folder: Path) -> None:
+    async with Upstream() as up, Upstream() as hook:
+        up.on("/v1/models", json_reply({"error": {}}, 500))
+        hook.always(json_reply({}))
+        async with reloading(folder, watched(up, to(hook))) as it, asyncio.timeout(2 * _PATIENCE):
+            await hook.requested()
+            await it.reload(f"{config('x')}\n        {to(hook)}\n")
+            await hook.requested(2)
+            await it.reload(watched(up, to(hook)))
+            await hook.requested(3)
+        down = "Target u (model m of up) is down: http_500."
+        gone = "Target u, which was down, is in the configuration no more."
+        assert told(hook) == [down, gone, down]
+
+
 async def test_budgets_are_told_of_at_the_shares_of_the_moment(folder: Path) -> None:
     async with Upstream() as hook:
         hook.always(json_reply({}))
