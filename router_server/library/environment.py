@@ -14,6 +14,7 @@ from router_server.core.duration import parse_duration
 ROUTE: Final = "default"
 
 _ORIGIN: Final = "environment"
+_NO_KEY: Final = "none"
 _OFF: Final = frozenset({"off", "false", "0", "no"})
 _ON: Final = frozenset({"on", "true", "1", "yes"})
 
@@ -37,11 +38,11 @@ def config_from(env: Mapping[str, str]) -> Config:
     settings, strategy = _settings(env), _strategy(env)
     providers, targets = {}, {}
     for number, (endpoint, key) in enumerate(zip(endpoints, keys, strict=True), 1):
-        model, at, url = endpoint.partition("@")
-        if not at or not model or not url:
+        model, place = _split(endpoint)
+        if not model or not place:
             raise _wrong("LLM_ENDPOINTS", f"entry {number} is not model@url")
         name = f"endpoint-{number}"
-        providers[name] = {"kind": "openai", "base_url": url, "api_key": key or "none", **settings}
+        providers[name] = {**_provider(place, key), **settings}
         targets[name] = {"provider": name, "model": model}
     routes = {ROUTE: {"targets": list(targets), "strategy": strategy}}
     # JSON is YAML; what looks like a variable in a key is none.
@@ -50,6 +51,24 @@ def config_from(env: Mapping[str, str]) -> Config:
         return read(text, {}, origin=_ORIGIN)
     except ConfigError as error:
         raise ConfigError(_ORIGIN, tuple(map(_in_variables, error.problems))) from None
+
+
+def _split(endpoint: str) -> tuple[str, str]:
+    """Return model and place; the names of models have an @ of their own, and so may an address."""
+    before, colon, behind = endpoint.partition("://")
+    model, _, place = before.rpartition("@")
+    return model, f"{place}{colon}{behind}"
+
+
+def _provider(place: str, key: str) -> dict[str, Any]:
+    """Return what is particular to one endpoint; ``place`` is a url, or a kind that needs none."""
+    match place:
+        case "litellm":
+            return {"kind": place, "api_key": "" if key == _NO_KEY else key}
+        case "sentence-transformers":
+            return {"kind": place}
+        case _:
+            return {"kind": "openai", "base_url": place, "api_key": key or _NO_KEY}
 
 
 def _settings(env: Mapping[str, str]) -> dict[str, Any]:

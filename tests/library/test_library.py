@@ -117,6 +117,17 @@ async def test_the_environment_names_endpoints_keys_and_strategy() -> None:
         assert config.providers["endpoint-1"].timeouts.unary == 20
 
 
+def test_the_environment_names_kinds_that_need_no_address() -> None:
+    env = {"LLM_ENDPOINTS": "bedrock/m@20250101-v1:0@litellm, a@litellm", "LLM_API_KEYS": "very-secret,none"}
+    config = Router.from_env(env)._config
+    made = [(p.kind, p.settings.api_key.get_secret_value()) for p in config.providers.values()]
+    assert made == [("litellm", "very-secret"), ("litellm", "")]
+    assert [target.model for target in config.targets.values()] == ["bedrock/m@20250101-v1:0", "a"]
+    config = Router.from_env({"LLM_ENDPOINTS": "./model@sentence-transformers"})._config
+    assert config.providers["endpoint-1"].kind == "sentence-transformers"
+    assert config.targets["endpoint-1"].model == "./model"
+
+
 async def test_leaving_a_stream_closes_the_upstream() -> None:
     async with Upstream() as upstream:
         upstream.always((*SSE_HEAD, event(pieces("a", finish=None)[0]), End.STALL))
