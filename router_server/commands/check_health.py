@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from router_server.assembly import assemble
@@ -22,6 +23,9 @@ from router_server.core.target import HealthCheck, Upstream
 from router_server.providers import SetupError
 
 _COLOURS: Final = {"well": "green", "unwell": "red"}
+_NOWHERE: Final = Path("/")
+_OF_THE_SERVER: Final = "run_by_the_server"
+"""Why an engine's health is unknown: it is a child of a server, reached by nobody else."""
 _WORDS: Final = {True: "well", False: "unwell", None: "unknown"}
 
 
@@ -53,7 +57,8 @@ def run(arguments: argparse.Namespace) -> Exit:
 
 
 async def _checked(config: Config) -> Sequence[_Row]:
-    assembly = assemble(config, fan_out(()), asyncio.get_running_loop().time, changed=lambda: None)
+    clock = asyncio.get_running_loop().time
+    assembly = assemble(config, fan_out(()), clock, changed=lambda: None, engines=_NOWHERE)
     assembly.begin()
     try:
         upstreams = assembly.upstreams.values()
@@ -65,6 +70,9 @@ async def _checked(config: Config) -> Sequence[_Row]:
 
 def _row(upstream: Upstream) -> _Row:
     report = upstream.last_check
+    if upstream.engine is not None:
+        name, required = upstream.unique_name, upstream.required
+        return _Row(name, _WORDS[None], 0.0, "", required=required, error=_OF_THE_SERVER)
     host, port = upstream.provider.address
     return _Row(
         provider=upstream.unique_name,

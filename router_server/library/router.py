@@ -37,14 +37,15 @@ class Router:
         observers: see every call and every attempt, on the router's event loop.
     """
 
+    _works: Works | None = None
+    _blocking: BlockingRouter | None = None
+
     def __init__(self, config: Config, *, observers: Sequence[Observer] = ()) -> None:
         self._config = own(config)
         self._observers = tuple(observers)
         self._tally = Tally()
-        self._works: Works | None = None
         self._opened: AbstractAsyncContextManager[Works] | None = None
         self._home: Home | None = None
-        self._blocking: BlockingRouter | None = None
         self._last = Stats()
 
     @classmethod

@@ -84,6 +84,23 @@ async def test_what_is_required_and_down_is_the_exit_code(
         assert "unknown" in capsys.readouterr().out
 
 
+async def test_an_engine_is_for_its_server_to_know(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "router.yaml"
+    file.write_text(
+        dedent("""
+            providers: {local: {kind: vllm, serve: {model: m}, required: true}}
+            targets: {t: {provider: local, model: m}}
+            routes: {chat: {targets: [t]}}
+        """)
+    )
+    assert await run("--config", str(file)) == Exit.OK
+    assert capsys.readouterr().out.split() == [
+        *("local", "unknown", "0.0", "ms", "required", "run_by_the_server")
+    ]
+
+
 async def test_a_file_with_mistakes_asks_nobody(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "router.yaml"
     file.write_text("providers: {}\n")
