@@ -8,10 +8,15 @@ from __future__ import annotations
 
 import asyncio
 from types import TracebackType
+from typing import Final
 
 from router_server.core.cutoff import Cutoff
 from router_server.core.errors import Reason, RouterError
 from router_server.rpc.current import Rpc
+
+_LULL_STEP: Final = 0.001
+_LULL_STEPS: Final = 4
+"""Turns of the loop, and seconds between them, without a new RPC: whatever waited to be begun has begun."""
 
 
 class InFlight:
@@ -23,6 +28,7 @@ class InFlight:
         self._empty = asyncio.Event()
         self._empty.set()
         self._interrupted = False
+        self._began = 0
 
     def __len__(self) -> int:
         return len(self._tasks)
@@ -34,6 +40,7 @@ class InFlight:
         if not self._tasks:
             self._empty.clear()
         self._tasks.add(task)
+        self._began += 1
         task.add_done_callback(self._done)
 
     def answering(self, rpc: Rpc) -> Answering:
@@ -49,6 +56,14 @@ class InFlight:
         for cutoff in self._running:
             cutoff.cut()
         return len(self._running)
+
+    async def wait_for_lull(self, patience: float) -> None:
+        """Return once no RPC has begun for a moment, or after ``patience`` seconds."""
+        ends = asyncio.get_running_loop().time() + patience
+        before, steps = self._began, 0
+        while steps < _LULL_STEPS and asyncio.get_running_loop().time() < ends:
+            await asyncio.sleep(_LULL_STEP)
+            before, steps = self._began, steps + 1 if self._began == before else 0
 
     async def wait_until_empty(self) -> None:
         """Return once no RPC is in flight."""

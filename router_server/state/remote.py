@@ -169,8 +169,11 @@ class RedisStore:
             self._asked[what, "error"] += 1
             raise UnreachableError from None
         finally:
-            left.left -= loop.time() - began
-        self._circuit.answered()
+            took = loop.time() - began
+            left.left -= took
+        # What a call would not have waited for is no sign that calls may go on asking.
+        if took <= CALL_PATIENCE:
+            self._circuit.answered()
         self._asked[what, "ok"] += 1
         if _cancels() > cancels:
             # redis-py has been seen to lose it where a silent server answers again in that moment.

@@ -102,8 +102,8 @@ async def until_refused(server: ServerProcess) -> float:
             except aio.AioRpcError as error:
                 if error.code() is grpc.StatusCode.UNAVAILABLE:
                     return time.monotonic()
-                # Seen once in many runs: a call that came in the moment of the stop was answered by nobody.
-                if error.code() is not grpc.StatusCode.DEADLINE_EXCEEDED:
+                # In the very moment of the stop; 2 s are also too short for a machine that is too busy.
+                if error.code() not in {grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED}:
                     raise
         await asyncio.sleep(0.02)
 

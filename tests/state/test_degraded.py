@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
 
-from router_server.core.shared import UnreachableError, be_patient_once, patience
+from router_server.core.shared import UnreachableError, be_patient_once, patience, patient_for
 from router_server.state.opening import open_state
+from router_server.state.remote import RedisStore
 from tests.state.servers import SharedServer, connected
 
 
@@ -85,6 +88,45 @@ async def test_answers_in_between_keep_it_in_use(server: SharedServer) -> None:
                         continue
                     break
         assert not store.degraded
+
+
+@asynccontextmanager
+async def delayed(server: SharedServer, folder: Path, seconds: float) -> AsyncIterator[str]:
+    """Serve what ``server`` serves, so much later, and give the URL."""
+
+    ends: list[asyncio.StreamWriter] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there_reader, there = await asyncio.open_unix_connection(server.url.removeprefix("unix://"))
+        ends.extend((writer, there))
+        while asked := await reader.read(65_536):
+            there.write(asked)
+            answered = await there_reader.read(65_536)
+            await asyncio.sleep(seconds)
+            writer.write(answered)
+
+    path = folder / "slow.sock"
+    async with await asyncio.start_unix_server(serve, path):
+        yield f"unix://{path}"
+    for end in ends:
+        end.close()
+        with suppress(OSError):
+            await end.wait_closed()
+
+
+async def test_answers_that_only_the_background_waits_for_do_not_keep_it_in_use(
+    server: SharedServer, folder: Path
+) -> None:
+    async with delayed(server, folder, 0.2) as url:
+        store = RedisStore(url)
+        for _ in range(3):
+            assert not store.degraded
+            with patient_for(20.0):
+                assert await store.get("a") is None
+            with pytest.raises(UnreachableError):
+                await store.get("a")
+        assert store.degraded
+        await store.close()
 
 
 async def test_one_that_takes_no_writes_is_of_no_use(server: SharedServer) -> None:

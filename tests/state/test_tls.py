@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -37,6 +37,8 @@ async def tls_before(server: SharedServer, pair: Pair) -> AsyncIterator[int]:
         await asyncio.wait(ways)
         for end in (writer, there[1]):
             end.close()
+            with suppress(OSError):
+                await end.wait_closed()
 
     listening = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
     async with listening:
