@@ -21,7 +21,7 @@ from typing import Final
 from router_server.core.budget import Budget, BudgetUse, Period, WhenSpent
 from router_server.core.errors import UpstreamError
 from router_server.core.funds import Hold, exhausted
-from router_server.core.shared import UnreachableError
+from router_server.core.shared import UnreachableError, patience
 from router_server.spending.books import RESERVE, SETTLE
 from router_server.state.store import Argument, Reply, Store, key
 
@@ -178,7 +178,7 @@ class BudgetLedger:
         held = _Held(f"{self._process}:{next(self._names)}", amount, accounts, self._settled)
         try:
             reply = await self._ask(held, lasting, now)
-            if reply[0] and (self._batch or self._backlog) and await self.flush():
+            if reply[0] and (self._batch or self._backlog) and await self._flush_in_time():
                 # What the call's own attempt before this one had reserved may be free now.
                 reply = await self._ask(held, lasting, now)
         except UnreachableError:
@@ -214,6 +214,18 @@ class BudgetLedger:
                 self._batch = None
             self._something.clear()
             return True
+
+    async def _flush_in_time(self) -> bool:
+        """Do `flush` as far as the call's patience allows, which includes waiting for who does it already."""
+        left, now = patience(), asyncio.get_running_loop().time
+        before, began = left.left, now()
+        try:
+            async with asyncio.timeout(before):
+                return await self.flush()
+        except TimeoutError:
+            return False
+        finally:
+            left.left = min(left.left, before - (now() - began))
 
     async def _ask(self, held: _Held, lasting: float, now: float) -> Reply:
         keys = [name for account in held.accounts for name in account.keys]

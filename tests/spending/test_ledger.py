@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Iterator, Sequence
 from datetime import UTC
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,9 +12,11 @@ import pytest
 
 from router_server.core.budget import Budget, Terms, WhenSpent
 from router_server.core.errors import UpstreamError
-from router_server.core.shared import be_patient_once
+from router_server.core.shared import UnreachableError, be_patient_once, patience
 from router_server.spending.ledger import BudgetLedger
 from router_server.state.memory import MemoryStore
+from router_server.state.store import Argument, Reply, Script
+from tests.clock import virtual_time
 from tests.state.servers import SharedServer, connected, shared_server
 
 NOON = 1_795_262_400.0
@@ -69,6 +72,38 @@ async def test_what_never_answered_lends_one_hundredth_and_hears_of_it_later(ser
         while not await ledger.flush():
             pass
         assert (account.lent, account.spent, account.heard) == (8, 2, True)
+
+
+class SlowStore(MemoryStore):
+    """Answers after 20 ms, as far as whoever asks is that patient."""
+
+    async def run(self, script: Script, keys: Sequence[str], arguments: Sequence[Argument]) -> Reply:
+        left = patience()
+        wait = min(0.02, left.left)
+        await asyncio.sleep(wait)
+        left.left -= wait
+        if wait < 0.02:
+            raise UnreachableError
+        return await super().run(script, keys, arguments)
+
+
+@virtual_time
+async def test_a_call_does_not_wait_for_what_others_have_settled() -> None:
+    loop = asyncio.get_running_loop()
+    ledger = BudgetLedger(SlowStore(lambda: NOON), clock=lambda: NOON)
+    holds = [await ledger.reserve([BUDGET], 1, 60.0) for _ in range(1_000)]
+    for hold in holds:
+        hold.settle(0)
+    writing = asyncio.create_task(ledger.run())
+    await asyncio.sleep(0.01)
+    be_patient_once()
+    began = loop.time()
+    assert not await fits(ledger, 900), "most of what is free by now is not yet written down"
+    assert loop.time() - began <= 0.05 + 1e-9
+    await asyncio.sleep(10.0)
+    be_patient_once()
+    assert await fits(ledger, 1_000)
+    writing.cancel()
 
 
 async def test_a_store_that_says_nothing_takes_a_call_no_more_than_its_patience(server: SharedServer) -> None:
