@@ -131,7 +131,9 @@ class KeyConfig(CallersConfig):
         default=None, description="from then on it is refused, 2027-01-31T00:00:00Z for example; null: never"
     )
     created: Moment | None = Field(default=None, description="when it was made; says nothing to the router")
-    labels: dict[str, str] = Field(default_factory=dict, description="for people; the router hands them on")
+    labels: dict[str, str] = Field(
+        default_factory=dict, description="what logs and spans say of the caller beside its name"
+    )
 
 
 class ApiKeysConfig(Section):

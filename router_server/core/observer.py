@@ -221,7 +221,8 @@ class RpcStart(Record, frozen=True):
 class RpcRecord(Record, frozen=True):
     """A finished RPC: ``code`` is the name of its gRPC status, ``call`` what was routed, if anything was.
 
-    ``principal`` is who called, empty where that is not known.
+    ``principal`` is who called, empty where that is not known; ``principal_labels`` are what the
+    configuration says of that one.
     """
 
     start: RpcStart
@@ -231,6 +232,7 @@ class RpcRecord(Record, frozen=True):
     reason: str = ""
     call: CallRecord | None = None
     principal: str = ""
+    principal_labels: Mapping[str, str] = field(default_factory=dict)
 
 
 class RpcObservation(Protocol):

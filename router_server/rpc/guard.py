@@ -208,6 +208,7 @@ class _Observed:
                 reason=ending.reason,
                 call=rpc.call,
                 principal="" if rpc.principal is None else rpc.principal.subject,
+                principal_labels={} if rpc.principal is None else rpc.principal.labels,
             )
         )
 

@@ -33,6 +33,7 @@ FIELDS = (
     "duration_ms",
     "peer",
     "principal",
+    "principal_labels",
     "route",
     "arm",
     "reused",
@@ -98,6 +99,8 @@ def access_fields(record: RpcRecord) -> dict[str, Any]:
     fields["peer"] = start.peer
     if record.principal:
         fields["principal"] = record.principal
+    if record.principal_labels:
+        fields["principal_labels"] = record.principal_labels
     if record.call is not None:
         _add_call(record.call, fields)
     return fields

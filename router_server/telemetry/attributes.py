@@ -48,6 +48,8 @@ def of_rpc_record(record: RpcRecord) -> Attributes:
         attributes[semconv.REASON] = record.reason
     if record.principal:
         attributes[semconv.PRINCIPAL] = record.principal
+        for name, said in record.principal_labels.items():
+            attributes[f"{semconv.PRINCIPAL_LABEL}.{name}"] = said
     if record.code in semconv.RPC_SERVER_ERRORS:
         attributes[semconv.ERROR_TYPE] = record.code
     return attributes

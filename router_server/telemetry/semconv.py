@@ -104,6 +104,7 @@ ATTEMPT_HTTP_STATUS: Final = "http.response.status_code"
 TIME_TO_FIRST_TOKEN: Final = "modelrouter.time_to_first_token"  # noqa: S105 - a duration, not a password
 REQUEST_ID: Final = "modelrouter.request.id"
 PRINCIPAL: Final = "modelrouter.principal"
+PRINCIPAL_LABEL: Final = "modelrouter.principal.label"
 
 # Metric labels that Prometheus users type, hence short
 LABEL_ROUTE: Final = "route"

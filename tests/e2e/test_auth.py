@@ -35,7 +35,7 @@ routes: {chat: {targets: [t], aliases: [gpt]}, other: {targets: [t]}}
 """
 SECRET = "mr-very-secret-key-of-search"
 KEYS = [
-    {"name": "search", "sha256": hash_of(SECRET), "routes": ["ch*"]},
+    {"name": "search", "sha256": hash_of(SECRET), "routes": ["ch*"], "labels": {"team": "find"}},
     {"name": "all", "sha256": hash_of("very-secret-all")},
     {"name": "old", "sha256": hash_of("very-secret-old"), "expires": "2020-01-01T00:00:00Z"},
 ]
@@ -149,10 +149,13 @@ async def test_a_callers_key_goes_nowhere(capsys: pytest.CaptureFixture[str]) ->
         lines = [json.loads(line) for line in log.splitlines()]
         good, bad = [line for line in lines if line["logger"] == "router_server.access"]
         assert (good["principal"], good["code"]) == ("key/search", "OK")
+        assert good["principal_labels"] == {"team": "find"}
         assert (bad.get("principal"), bad["code"]) == (None, "UNAUTHENTICATED")
         rpcs = [one for one in otlp.spans if one.name.endswith("/Chat")]
         names = [attributes(one.attributes).get("modelrouter.principal") for one in rpcs]
         assert sorted(names, key=str) == [None, "key/search"]
+        labels = [attributes(one.attributes).get("modelrouter.principal.label.team") for one in rpcs]
+        assert sorted(labels, key=str) == [None, "find"]
         points = otlp.metrics["modelrouter.caller.rpcs"].sum.data_points
         assert [attributes(point.attributes) for point in points] == [
             {"principal": "key/search", "code": "OK"}

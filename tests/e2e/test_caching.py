@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from google.rpc import error_details_pb2
+from redis.asyncio import Redis
 
 from modelrouter.v1 import embed_pb2
 from router_server.auth.api_keys import hash_of
@@ -213,3 +214,62 @@ async def test_a_repeated_call_joins_the_one_in_flight() -> None:
             go_on.set()
             assert await asyncio.gather(*calls) == ["Hello", "Hello"]
             assert len(a.requests) == 1
+
+
+async def test_an_idempotency_key_is_one_caller_s_own() -> None:
+    keys = ", ".join(f"{{name: {name}, sha256: {hash_of(name)}}}" for name in ("one", "two"))
+    one, two = (("x-api-key", "one"),), (("x-api-key", "two"),)
+    async with Upstream() as a:
+        a.always(json_reply(answer()))
+        async with cached(a, cache="{across_keys: true}", extra=f"auth: {{api_keys: [{keys}]}}") as served:
+            assert not await ask(served, "plain", metadata=one, idempotencyKey="k")
+            assert not await ask(served, "plain", "Else", metadata=two, idempotencyKey="k"), (
+                "another question"
+            )
+            assert await ask(served, "plain", metadata=one, idempotencyKey="k")
+            assert await ask(served, "plain", "Else", metadata=two, idempotencyKey="k")
+            assert not await ask(served, metadata=one, idempotencyKey="k")
+            assert not await ask(served, metadata=two, idempotencyKey="k"), "also where answers are shared"
+
+
+@pytest.mark.parametrize("streaming", [False, True], ids=["unary", "stream"])
+async def test_a_retry_with_the_same_key_after_a_failure_is_a_new_call(streaming: bool) -> None:
+    async with Upstream() as a:
+        a.then(json_reply({"error": {"message": "no"}}, 400))
+        a.always(sse_reply(pieces("Hel", "lo")) if streaming else json_reply(answer()))
+        async with cached(a) as served:
+            method = served.stub.StreamChat if streaming else served.stub.Chat
+            request = chat("plain", idempotencyKey="k")
+            assert (await fails(method(request))).reason == "INVALID_REQUEST"
+            for _ in range(2):
+                assert await (_streamed if streaming else _whole)(method(request)) == "Hello"
+            assert len(a.requests) == 2
+            other = await fails(method(chat("plain", "Else", idempotencyKey="k")))
+            assert other.code == "INVALID_ARGUMENT"
+
+
+async def test_a_key_of_a_whole_answer_is_not_one_of_a_stream() -> None:
+    async with Upstream() as a:
+        a.always(json_reply(answer()))
+        async with cached(a) as served:
+            assert not await ask(served, "plain", idempotencyKey="k")
+            refused = await fails(served.stub.StreamChat(chat("plain", idempotencyKey="k")))
+            assert refused.code == "INVALID_ARGUMENT"
+
+
+async def test_what_is_kept_in_redis_ends_by_itself(server: SharedServer) -> None:
+    async with Upstream() as a, Redis.from_url(server.url) as redis:
+        a.always(json_reply(answer()))
+        async with cached(
+            a, cache="{ttl: 90s}", extra="server: {idempotency_ttl: 45s}", redis=server
+        ) as served:
+            await ask(served, generation=COLD)
+            await ask(served, "plain", idempotencyKey="very-secret-key")
+            async with asyncio.timeout(20):
+                while len(kept := await redis.keys("modelrouter:{cache}:*")) < 2:
+                    pass
+            lives = {str(key).split(":")[2]: await redis.pttl(key) for key in kept}
+            assert 80_000 < lives["cached"] <= 90_000
+            assert 35_000 < lives["idempotent"] <= 45_000
+            await redis.flushall()
+            assert not await ask(served, generation=COLD)

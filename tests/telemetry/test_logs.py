@@ -180,7 +180,8 @@ def test_access_lines_say_nothing_of_contents_and_people() -> None:
 def test_a_full_line_has_every_documented_field() -> None:
     call = call_record(answered(FIRST))
     call = replace(call, start=replace(call.start, arm="control"), reused=Reused.CACHE)
-    record = RpcRecord(RpcStart(METHOD, "req-1", "peer"), "OK", 1.0, TRACE, "REASON", call, "key/search")
+    start = RpcStart(METHOD, "req-1", "peer")
+    record = RpcRecord(start, "OK", 1.0, TRACE, "REASON", call, "key/search", {"team": "a"})
 
     assert tuple(access_log.access_fields(record)) == access_log.FIELDS
 
