@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
+
+from router_server.core.errors import UpstreamError
 from router_server.core.provider import Provider, UpstreamChat
 from router_server.core.types import (
     ChatRequest,
@@ -20,6 +24,7 @@ from router_server.core.types import (
     Text,
     Usage,
 )
+from router_server.providers._openai_wire_stream import StreamedAnswer
 
 HELLO = (Message(Role.USER, (Text("Hello?"),)),)
 
@@ -118,3 +123,23 @@ async def collect(reads: AsyncIterable[Sequence[StreamItem]]) -> Assembled:
 async def stream(provider: Provider, upstream_call: UpstreamChat | None = None) -> Assembled:
     """Make a call and put its stream together."""
     return await collect(provider.stream(upstream_call or call()))
+
+
+def encoded(*chunks: object) -> list[bytes]:
+    return [json.dumps(chunk).encode() for chunk in chunks]
+
+
+def read(*chunks: object) -> Assembled:
+    """Each chunk is a read of its own."""
+    answer = StreamedAnswer()
+    items: list[StreamItem] = []
+    for event in encoded(*chunks):
+        items += answer.take([event])
+    answer.end()
+    return assemble(items)
+
+
+def failure(*chunks: object) -> UpstreamError:
+    with pytest.raises(UpstreamError) as caught:
+        read(*chunks)
+    return caught.value

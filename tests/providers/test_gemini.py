@@ -2,7 +2,6 @@ import asyncio
 import json
 import logging
 import traceback
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -25,7 +24,7 @@ from router_server.core.types import (
 from router_server.providers.gemini import KIND, GeminiProvider
 from tests.providers.asks import ask, finish_in, items_of, read_into, text_in, usage_in
 from tests.providers.checks import verdict_of
-from tests.providers.gemini_upstream import KEY, MODEL, STREAM, UNARY, WHOLE, failure_of, make, said
+from tests.providers.gemini_upstream import KEY, MODEL, STREAM, UNARY, WHOLE, failure_of, said
 from tests.upstream import (
     LAST_CHUNK,
     SSE_HEAD,
@@ -37,19 +36,6 @@ from tests.upstream import (
     json_reply,
     sse_reply,
 )
-
-
-@pytest.fixture
-async def upstream() -> AsyncIterator[Upstream]:
-    async with Upstream() as server:
-        yield server
-
-
-@pytest.fixture
-async def gemini(upstream: Upstream) -> AsyncIterator[Provider]:
-    provider = make(upstream.base_url)
-    yield provider
-    await provider.close()
 
 
 async def test_a_chat_over_the_wire(upstream: Upstream, gemini: Provider) -> None:

@@ -1,5 +1,4 @@
 import struct
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -12,24 +11,10 @@ from router_server.core.types import (
     Usage,
 )
 from tests.providers.asks import ask_vectors
-from tests.providers.gemini_upstream import make
 from tests.upstream import (
     Upstream,
     json_reply,
 )
-
-
-@pytest.fixture
-async def upstream() -> AsyncIterator[Upstream]:
-    async with Upstream() as server:
-        yield server
-
-
-@pytest.fixture
-async def gemini(upstream: Upstream) -> AsyncIterator[Provider]:
-    provider = make(upstream.base_url)
-    yield provider
-    await provider.close()
 
 
 async def test_vectors(upstream: Upstream, gemini: Provider) -> None:

@@ -1,29 +1,15 @@
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
 from router_server.core.errors import Outcome
 from router_server.core.provider import Provider
-from tests.providers.gemini_upstream import failure_of, make
+from tests.providers.gemini_upstream import failure_of
 from tests.upstream import (
     Upstream,
     json_reply,
     reply,
 )
-
-
-@pytest.fixture
-async def upstream() -> AsyncIterator[Upstream]:
-    async with Upstream() as server:
-        yield server
-
-
-@pytest.fixture
-async def gemini(upstream: Upstream) -> AsyncIterator[Provider]:
-    provider = make(upstream.base_url)
-    yield provider
-    await provider.close()
 
 
 @pytest.mark.parametrize("wrapped", [False, True])

@@ -2,16 +2,12 @@
 
 import asyncio
 import socket
-import traceback
-from collections.abc import AsyncIterator
 
 import pytest
 
 from router_server.core.errors import Outcome, UpstreamError
-from router_server.core.provider import Surroundings
-from router_server.providers._endpoint import parse_endpoint
-from router_server.providers._failure import NO_VERDICT
 from router_server.providers._http import HttpClient
+from tests.providers.http_exchange import client_for, failure, post
 from tests.upstream import (
     LAST_CHUNK,
     SSE_HEAD,
@@ -21,52 +17,6 @@ from tests.upstream import (
     event,
     json_reply,
 )
-
-SECRET = "sk-very-secret"
-
-
-PLAIN = Surroundings("x")
-
-
-def client_for(base_url: str, surroundings: Surroundings = PLAIN) -> HttpClient:
-    return HttpClient(
-        parse_endpoint(base_url, default_path="/v1"),
-        {"Authorization": f"Bearer {SECRET}"},
-        surroundings,
-        lambda _status, _body: NO_VERDICT,
-        clock=lambda: 1_000_000_000.0,
-    )
-
-
-@pytest.fixture
-async def upstream() -> AsyncIterator[Upstream]:
-    async with Upstream() as server:
-        yield server
-
-
-@pytest.fixture
-async def client(upstream: Upstream) -> AsyncIterator[HttpClient]:
-    made = client_for(upstream.base_url)
-    yield made
-    await made.close()
-
-
-async def post(client: HttpClient, body: bytes = b"{}") -> bytes:
-    return await client.post("/chat", body, {}, 5.0)
-
-
-async def failure(client: HttpClient, body: bytes = b"{}") -> UpstreamError:
-    with pytest.raises(UpstreamError) as caught:
-        await post(client, body)
-    assert_tells_nothing(caught.value)
-    return caught.value
-
-
-def assert_tells_nothing(error: UpstreamError) -> None:
-    text = "".join(traceback.format_exception(error))
-    assert SECRET not in text
-    assert "127.0.0.1" not in text
-    assert "upstream wrote this" not in text
 
 
 async def test_the_connection_is_good_again_after_an_error(upstream: Upstream, client: HttpClient) -> None:

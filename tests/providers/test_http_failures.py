@@ -4,8 +4,6 @@ import asyncio
 import gzip
 import socket
 import ssl
-import traceback
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from pathlib import Path
@@ -19,8 +17,9 @@ from router_server.core.errors import Outcome, Phase, UpstreamError
 from router_server.core.provider import Surroundings
 from router_server.providers import _http
 from router_server.providers._endpoint import parse_endpoint
-from router_server.providers._failure import NO_VERDICT, Verdict, read_retry_after
+from router_server.providers._failure import Verdict, read_retry_after
 from router_server.providers._http import HttpClient
+from tests.providers.http_exchange import assert_tells_nothing, client_for, failure, post
 from tests.upstream import (
     SSE_HEAD,
     End,
@@ -31,52 +30,6 @@ from tests.upstream import (
     json_reply,
     reply,
 )
-
-SECRET = "sk-very-secret"
-
-
-PLAIN = Surroundings("x")
-
-
-def client_for(base_url: str, surroundings: Surroundings = PLAIN) -> HttpClient:
-    return HttpClient(
-        parse_endpoint(base_url, default_path="/v1"),
-        {"Authorization": f"Bearer {SECRET}"},
-        surroundings,
-        lambda _status, _body: NO_VERDICT,
-        clock=lambda: 1_000_000_000.0,
-    )
-
-
-@pytest.fixture
-async def upstream() -> AsyncIterator[Upstream]:
-    async with Upstream() as server:
-        yield server
-
-
-@pytest.fixture
-async def client(upstream: Upstream) -> AsyncIterator[HttpClient]:
-    made = client_for(upstream.base_url)
-    yield made
-    await made.close()
-
-
-async def post(client: HttpClient, body: bytes = b"{}") -> bytes:
-    return await client.post("/chat", body, {}, 5.0)
-
-
-async def failure(client: HttpClient, body: bytes = b"{}") -> UpstreamError:
-    with pytest.raises(UpstreamError) as caught:
-        await post(client, body)
-    assert_tells_nothing(caught.value)
-    return caught.value
-
-
-def assert_tells_nothing(error: UpstreamError) -> None:
-    text = "".join(traceback.format_exception(error))
-    assert SECRET not in text
-    assert "127.0.0.1" not in text
-    assert "upstream wrote this" not in text
 
 
 async def test_a_unix_socket_that_is_not_there(tmp_path: Path) -> None:

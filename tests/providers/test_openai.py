@@ -2,14 +2,12 @@
 
 import json
 import socket
-import traceback
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
 from router_server.core.errors import Outcome, Phase, UpstreamError
-from router_server.core.provider import Provider, Surroundings, UpstreamEmbed
+from router_server.core.provider import Provider, UpstreamEmbed
 from router_server.core.types import (
     Answer,
     EmbedRequest,
@@ -22,7 +20,7 @@ from router_server.core.types import (
     TokenLogprob,
     ToolCall,
 )
-from router_server.providers.openai import KIND, OpenAIProvider
+from tests.providers.openai_provider import KEY, answer_of, failure, provider_at
 from tests.providers.openai_talk import USAGE, USAGE_CHUNK, call, stream, text_chunks
 from tests.upstream import (
     Upstream,
@@ -31,44 +29,7 @@ from tests.upstream import (
     sse_reply,
 )
 
-KEY = "sk-very-secret"
-
-
 PATH = "/v1/chat/completions"
-
-
-@pytest.fixture
-async def upstream() -> AsyncIterator[Upstream]:
-    async with Upstream() as server:
-        yield server
-
-
-def provider_at(base_url: str, **settings: Any) -> Provider:
-    made = KIND.create(KIND.settings(base_url=base_url, api_key=KEY, **settings), Surroundings(name="x"))
-    assert isinstance(made, OpenAIProvider)
-    return made
-
-
-@pytest.fixture
-async def provider(upstream: Upstream) -> AsyncIterator[Provider]:
-    made = provider_at(upstream.base_url)
-    yield made
-    await made.close()
-
-
-async def failure(provider: Provider, **fields: Any) -> UpstreamError:
-    with pytest.raises(UpstreamError) as caught:
-        await stream(provider, call(**fields))
-    text = "".join(traceback.format_exception(caught.value))
-    assert KEY not in text
-    assert "THEIR WORDS" not in text
-    return caught.value
-
-
-def answer_of(message: dict[str, Any], finish: str = "stop", **more: Any) -> dict[str, Any]:
-    choice = {"index": 0, "message": {"role": "assistant", **message}, "finish_reason": finish}
-    choice.update({name: more.pop(name) for name in ("logprobs",) if name in more})
-    return {"id": "c", "object": "chat.completion", "model": "m-1", "choices": [choice], **more}
 
 
 async def test_an_answer(upstream: Upstream, provider: Provider) -> None:

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from router_server.core.types import (
 from router_server.providers._openai_check import OpenAICheck
 from router_server.providers.openai import KIND, OpenAIProvider, Settings
 from tests.providers.checks import verdict_of
+from tests.providers.openai_provider import KEY, provider_at
 from tests.providers.openai_talk import call, stream, text_chunks
 from tests.upstream import (
     End,
@@ -27,28 +27,6 @@ from tests.upstream import (
     reply,
     sse_reply,
 )
-
-KEY = "sk-very-secret"
-
-
-@pytest.fixture
-async def upstream() -> AsyncIterator[Upstream]:
-    async with Upstream() as server:
-        yield server
-
-
-def provider_at(base_url: str, **settings: Any) -> Provider:
-    made = KIND.create(KIND.settings(base_url=base_url, api_key=KEY, **settings), Surroundings(name="x"))
-    assert isinstance(made, OpenAIProvider)
-    return made
-
-
-@pytest.fixture
-async def provider(upstream: Upstream) -> AsyncIterator[Provider]:
-    made = provider_at(upstream.base_url)
-    yield made
-    await made.close()
-
 
 answers_to_a_check = pytest.mark.parametrize(
     ("what", "verdict"),

@@ -2,42 +2,19 @@
 
 import base64
 import struct
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
 from router_server.core.errors import Outcome, UpstreamError
-from router_server.core.provider import Provider, Surroundings, UpstreamEmbed
+from router_server.core.provider import Provider, UpstreamEmbed
 from router_server.core.types import (
     EmbedRequest,
 )
-from router_server.providers.openai import KIND, OpenAIProvider
 from tests.upstream import (
     Upstream,
     json_reply,
 )
-
-KEY = "sk-very-secret"
-
-
-@pytest.fixture
-async def upstream() -> AsyncIterator[Upstream]:
-    async with Upstream() as server:
-        yield server
-
-
-def provider_at(base_url: str, **settings: Any) -> Provider:
-    made = KIND.create(KIND.settings(base_url=base_url, api_key=KEY, **settings), Surroundings(name="x"))
-    assert isinstance(made, OpenAIProvider)
-    return made
-
-
-@pytest.fixture
-async def provider(upstream: Upstream) -> AsyncIterator[Provider]:
-    made = provider_at(upstream.base_url)
-    yield made
-    await made.close()
 
 
 def embed_call(*inputs: str, **fields: Any) -> UpstreamEmbed:

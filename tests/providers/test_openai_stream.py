@@ -17,6 +17,9 @@ from tests.providers.openai_talk import (
     Assembled,
     assemble,
     chunk_of,
+    encoded,
+    failure,
+    read,
     text_chunks,
     tool_chunk,
 )
@@ -27,26 +30,6 @@ TEXT, REASONING, TOOL, REFUSAL = (
     DeltaKind.TOOL_CALL,
     DeltaKind.REFUSAL,
 )
-
-
-def encoded(*chunks: object) -> list[bytes]:
-    return [json.dumps(chunk).encode() for chunk in chunks]
-
-
-def read(*chunks: object) -> Assembled:
-    """Each chunk is a read of its own."""
-    answer = StreamedAnswer()
-    items: list[StreamItem] = []
-    for event in encoded(*chunks):
-        items += answer.take([event])
-    answer.end()
-    return assemble(items)
-
-
-def failure(*chunks: object) -> UpstreamError:
-    with pytest.raises(UpstreamError) as caught:
-        read(*chunks)
-    return caught.value
 
 
 def test_one_read_becomes_one_delta() -> None:

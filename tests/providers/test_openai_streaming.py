@@ -5,21 +5,20 @@ import base64
 import gzip
 import json
 import struct
-import traceback
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import openai
 import pytest
 
-from router_server.core.errors import Outcome, UpstreamError
-from router_server.core.provider import Provider, Surroundings, UpstreamEmbed
+from router_server.core.errors import Outcome
+from router_server.core.provider import Provider, UpstreamEmbed
 from router_server.core.types import (
     DeltaKind,
     EmbedRequest,
     FinishReason,
 )
-from router_server.providers.openai import KIND, OpenAIProvider
+from tests.providers.openai_provider import answer_of, failure
 from tests.providers.openai_talk import USAGE, USAGE_CHUNK, call, chunk_of, collect, stream, text_chunks
 from tests.upstream import (
     LAST_CHUNK,
@@ -34,42 +33,6 @@ from tests.upstream import (
     reply,
     sse_reply,
 )
-
-KEY = "sk-very-secret"
-
-
-@pytest.fixture
-async def upstream() -> AsyncIterator[Upstream]:
-    async with Upstream() as server:
-        yield server
-
-
-def provider_at(base_url: str, **settings: Any) -> Provider:
-    made = KIND.create(KIND.settings(base_url=base_url, api_key=KEY, **settings), Surroundings(name="x"))
-    assert isinstance(made, OpenAIProvider)
-    return made
-
-
-@pytest.fixture
-async def provider(upstream: Upstream) -> AsyncIterator[Provider]:
-    made = provider_at(upstream.base_url)
-    yield made
-    await made.close()
-
-
-async def failure(provider: Provider, **fields: Any) -> UpstreamError:
-    with pytest.raises(UpstreamError) as caught:
-        await stream(provider, call(**fields))
-    text = "".join(traceback.format_exception(caught.value))
-    assert KEY not in text
-    assert "THEIR WORDS" not in text
-    return caught.value
-
-
-def answer_of(message: dict[str, Any], finish: str = "stop", **more: Any) -> dict[str, Any]:
-    choice = {"index": 0, "message": {"role": "assistant", **message}, "finish_reason": finish}
-    choice.update({name: more.pop(name) for name in ("logprobs",) if name in more})
-    return {"id": "c", "object": "chat.completion", "model": "m-1", "choices": [choice], **more}
 
 
 async def test_a_stream(upstream: Upstream, provider: Provider) -> None:

@@ -1,17 +1,18 @@
 """Tool calls in the streams of compatible servers, without a socket."""
 
-import json
 from typing import Any
 
 import pytest
 
-from router_server.core.errors import Outcome, UpstreamError
-from router_server.core.types import DeltaKind, FinishReason, StreamItem
+from router_server.core.errors import Outcome
+from router_server.core.types import DeltaKind, FinishReason
 from router_server.providers._openai_wire_stream import StreamedAnswer
 from tests.providers.openai_talk import (
-    Assembled,
     assemble,
     chunk_of,
+    encoded,
+    failure,
+    read,
     tool_chunk,
 )
 
@@ -21,26 +22,6 @@ TEXT, REASONING, TOOL, REFUSAL = (
     DeltaKind.TOOL_CALL,
     DeltaKind.REFUSAL,
 )
-
-
-def encoded(*chunks: object) -> list[bytes]:
-    return [json.dumps(chunk).encode() for chunk in chunks]
-
-
-def read(*chunks: object) -> Assembled:
-    """Each chunk is a read of its own."""
-    answer = StreamedAnswer()
-    items: list[StreamItem] = []
-    for event in encoded(*chunks):
-        items += answer.take([event])
-    answer.end()
-    return assemble(items)
-
-
-def failure(*chunks: object) -> UpstreamError:
-    with pytest.raises(UpstreamError) as caught:
-        read(*chunks)
-    return caught.value
 
 
 A = {"id": "call_a", "type": "function", "name": "weather"}

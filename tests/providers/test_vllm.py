@@ -40,12 +40,6 @@ ANSWER = json_reply(
 )
 
 
-@pytest.fixture
-async def upstream() -> AsyncIterator[Upstream]:
-    async with Upstream() as server:
-        yield server
-
-
 def provider_at(base_url: str, **settings: Any) -> Provider:
     return KIND.create(KIND.settings(base_url=base_url, **settings), Surroundings(name="x"))
 
