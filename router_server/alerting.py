@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from functools import partial
+from itertools import count
 from typing import Final
 
 import aiohttp
 
+from router_server.background import log_unexpected_end
 from router_server.config.alerts import AlertsConfig
 from router_server.core.alerts import Alerts
 from router_server.core.breaker import BreakerState
@@ -28,6 +30,8 @@ Targets = Callable[[], Mapping[str, Destination]]
 _log = logging.getLogger(__name__)
 
 _LOOK_EVERY: Final = 1.0
+_UPHOLD_EVERY: Final = 60
+"""Looks, hence about seconds, between two words on an outage that lasts: a fifth of their life."""
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=10.0)
 _TRIES: Final = 4
 _FIRST_PAUSE: Final = 1.0
@@ -99,16 +103,24 @@ class Watch:
     async def run(self) -> None:
         """Look until cancelled."""
         async with asyncio.TaskGroup() as group:
-            while True:
-                targets = self._targets()
-                for name in self._outages.without(targets):
-                    group.create_task(self._tell_gone(name), name=f"alert of {name}")
-                for name, target in targets.items():
-                    turn = self._outages.seen(name, serving=_serving(target))
-                    if turn is not None:
-                        # A task of its own: a webhook that hangs keeps nobody else's news back.
-                        group.create_task(self._tell(name, target, turn), name=f"alert of {name}")
+            for look in count(1):
+                for name, news in self._news():
+                    # A task of its own: a webhook that hangs keeps nobody else's news back.
+                    group.create_task(_told(news), name=f"alert of {name}")
+                if look % _UPHOLD_EVERY == 0:
+                    for name in self._outages.down:
+                        await self.alerts.upheld(_about(name))
                 await asyncio.sleep(_LOOK_EVERY)
+
+    def _news(self) -> Iterator[tuple[str, Coroutine[None, None, None]]]:
+        """Look once, and give what is to be told."""
+        targets = self._targets()
+        for name in self._outages.without(targets):
+            yield name, self._tell_gone(name)
+        for name, target in targets.items():
+            turn = self._outages.seen(name, serving=_serving(target))
+            if turn is not None:
+                yield name, self._tell(name, target, turn)
 
     async def close(self) -> None:
         """Close every connection."""
@@ -117,14 +129,26 @@ class Watch:
     async def _tell_gone(self, name: str) -> None:
         # Or it would count as told when a target is called so again.
         text = f"Target {name}, which was down, is in the configuration no more."
-        await self.alerts.cleared(f"target/{name}", text)
+        await self.alerts.cleared(_about(name), text)
 
     async def _tell(self, name: str, target: Destination, turn: Turn) -> None:
         what = f"Target {name} (model {target.settings.model} of {target.provider})"
         if turn is Turn.DOWN:
-            await self.alerts.raised(f"target/{name}", f"{what} is down{_why(target)}.")
+            await self.alerts.raised(_about(name), f"{what} is down{_why(target)}.")
         else:
-            await self.alerts.cleared(f"target/{name}", f"{what} is back.")
+            await self.alerts.cleared(_about(name), f"{what} is back.")
+
+
+async def _told(news: Coroutine[None, None, None]) -> None:
+    """Tell it; whatever comes of that, what comes later is told too."""
+    try:
+        await news
+    except Exception:  # noqa: BLE001 - one that fails must not silence the others
+        _log.exception("An alert could not be told.")
+
+
+def _about(name: str) -> str:
+    return f"target/{name}"
 
 
 def _serving(target: Destination) -> bool | None:
@@ -173,6 +197,7 @@ class Alerting:
         elif self._watch is None:
             self._watch = Watch(config, self._targets, self._values)
             self._looking = asyncio.create_task(self._watch.run(), name="alerts")
+            self._looking.add_done_callback(log_unexpected_end)
         else:
             self._watch.change(config)
         self._thresholds.change(config.budget if config else (), self.alerts)

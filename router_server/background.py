@@ -14,7 +14,7 @@ _log = logging.getLogger(__name__)
 async def background(work: Coroutine[None, None, None], name: str) -> AsyncIterator[None]:
     """Do ``work`` until the context is left; it is not meant to end, and the log says so if it does."""
     task = asyncio.create_task(work, name=name)
-    task.add_done_callback(_log_unexpected_end)
+    task.add_done_callback(log_unexpected_end)
     try:
         yield
     finally:
@@ -22,6 +22,7 @@ async def background(work: Coroutine[None, None, None], name: str) -> AsyncItera
         await asyncio.wait({task})
 
 
-def _log_unexpected_end(task: asyncio.Task[None]) -> None:
+def log_unexpected_end(task: asyncio.Task[None]) -> None:
+    """Say in the log that ``task``, which is meant to last, has failed."""
     if not task.cancelled() and (error := task.exception()) is not None:
         _log.critical("The task %s ended: the router goes on without it.", task.get_name(), exc_info=error)

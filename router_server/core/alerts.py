@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 from router_server.core.shared import SharedValues, UnreachableError
 
@@ -17,8 +18,8 @@ Tell = Callable[[str], Awaitable[None]]
 
 _log = logging.getLogger(__name__)
 
-_LIFE = 7 * 86_400.0
-"""Seconds after which a key is forgotten that nobody has cleared: its replica is gone with it."""
+LIFE = 300.0
+"""Seconds after which a key is forgotten that nobody upholds or clears: whoever raised it is gone."""
 
 
 class Alerts:
@@ -35,7 +36,7 @@ class Alerts:
         self._name_key = name_key
         self._tell = tell
 
-    async def raised(self, about: str, text: str, life: float = _LIFE) -> None:
+    async def raised(self, about: str, text: str, life: float = LIFE) -> None:
         """Tell ``text``, unless ``about`` was raised less than ``life`` seconds ago and not cleared since."""
         try:
             first = await self._values.put(self._name_key(about), b"1", life, only_if_absent=True)
@@ -44,6 +45,14 @@ class Alerts:
         if first:
             _log.warning("Alert: %s", text)
             await self._tell(text)
+
+    async def upheld(self, about: str, life: float = LIFE) -> None:
+        """Let ``about`` be remembered for ``life`` seconds from now on, if it is still raised."""
+        name = self._name_key(about)
+        with suppress(UnreachableError):
+            if await self._values.get(name) is not None:
+                # Cleared in this very moment it is remembered for once ``life``, which nobody prolongs.
+                await self._values.put(name, b"1", life)
 
     async def cleared(self, about: str, text: str) -> None:
         """Tell ``text``, unless somebody has cleared ``about`` already."""

@@ -40,6 +40,11 @@ class Outages:
         self._clock = clock
         self._targets: dict[str, _Target] = {}
 
+    @property
+    def down(self) -> list[str]:
+        """The targets that were told down and not back."""
+        return [name for name, target in self._targets.items() if target.told_down]
+
     def without(self, names: Collection[str]) -> list[str]:
         """Forget all targets but ``names``; return those that were told down."""
         gone = [name for name in self._targets if name not in names]

@@ -12,6 +12,8 @@ from router_server.core.budget import NANO_PER_USD
 from router_server.spending.ledger import Account
 
 _WHOLE: Final = 1.0
+_LONGEST_PERIOD: Final = 32 * 86_400.0
+"""Seconds: the name of the period is in what an alert is about, so that the next one is told of anew."""
 
 
 class Thresholds:
@@ -57,7 +59,7 @@ class Thresholds:
         about = f"budget/{account.budget.subject}/{account.period.name}/{share:g}"
         # A context of its own: the call's patience with shared state is not this alert's.
         task = asyncio.create_task(
-            alerts.raised(about, _words(account, share)), name=about, context=Context()
+            alerts.raised(about, _words(account, share), _LONGEST_PERIOD), name=about, context=Context()
         )
         self._telling.add(task)
         task.add_done_callback(self._telling.discard)

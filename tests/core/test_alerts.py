@@ -66,6 +66,25 @@ class Gone(MemoryStore):
         raise UnreachableError
 
 
+async def test_an_outage_that_nobody_sees_any_more_is_told_again_when_it_comes_again() -> None:
+    clock = Clock()
+    values = MemoryStore(clock)
+    (one, told), (two, also) = alerts(values), alerts(values)
+    await one.raised("t", "down")
+    for clock.now in range(200, 2_000, 200):
+        await two.upheld("t")
+        await two.raised("t", "down")
+    assert (told, also) == (["down"], []), "one has gone, and two has seen it all the time"
+    clock.now += 301
+    await two.upheld("t")
+    await two.raised("t", "down")
+    assert also == ["down"]
+    await two.cleared("t", "back")
+    await two.upheld("t")
+    await two.raised("t", "down")
+    assert also == ["down", "back", "down"]
+
+
 def alerts(values: MemoryStore) -> tuple[Alerts, list[str]]:
     told: list[str] = []
 

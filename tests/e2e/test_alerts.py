@@ -11,7 +11,9 @@ from tempfile import TemporaryDirectory
 from textwrap import dedent
 
 import pytest
+from redis.asyncio import Redis
 
+from router_server import alerting
 from router_server.alerting import Webhook
 from router_server.core import shared
 from router_server.state.store import key
@@ -75,6 +77,22 @@ async def test_of_two_servers_one_tells_that_a_target_is_down_and_one_that_it_is
         assert (last["well"], last["error"], failed["well"], failed["error"]) == (True, "", False, "http_401")
         assert last["at"] >= failed["at"]
         assert 0 < last["took"] < 10
+
+
+async def test_an_outage_is_remembered_as_long_as_anybody_sees_it(
+    redis: SharedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(alerting, "_UPHOLD_EVERY", 1)
+    told = key("alerts", "target/a1")
+    async with Upstream() as a, Upstream() as b, Upstream() as hook:
+        a.on("/v1/models", json_reply({"error": {}}, 401))
+        hook.always(json_reply({}))
+        async with serving(configuration(a, b, hook, redis.url)) as served, asyncio.timeout(30):
+            await hook.requested()
+            await served.server.works.state.shared.put(told, b"1", 20.0)
+            async with Redis.from_url(redis.url) as client:
+                while await client.pttl(told) < 100_000:  # noqa: ASYNC110 - Redis tells of no event
+                    await asyncio.sleep(0.05)
 
 
 async def test_of_two_servers_one_tells_of_each_share_of_a_budget(redis: SharedServer) -> None:
