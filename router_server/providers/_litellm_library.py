@@ -11,6 +11,7 @@ import contextlib
 import itertools
 import logging
 import os
+import warnings
 from bisect import bisect_left
 from collections.abc import Iterator
 from contextvars import ContextVar
@@ -110,6 +111,10 @@ def _imported() -> Any:
         os.environ.setdefault(name, value)
     import litellm  # noqa: PLC0415 - an extra, and 4 s of computing
 
+    # A thread prepares each request and hands back a coroutine: a call that was cancelled never awaits it.
+    warnings.filterwarnings(
+        "ignore", "coroutine '.*(acompletion|aembedding).*' was never awaited", RuntimeWarning
+    )
     _give_owners_their_clients(litellm)
     litellm.suppress_debug_info = True
     litellm.telemetry = False

@@ -10,7 +10,8 @@ from typing import Any, Final
 
 from router_server.core.errors import Outcome, UpstreamError
 from router_server.core.provider import UpstreamChat, UpstreamEmbed
-from router_server.core.types import EmbeddingTask, Json
+from router_server.core.types import EmbeddingTask, Json, Role
+from router_server.providers._litellm_thoughts import blocks_of
 from router_server.providers._openai_wire_request import Dialect, chat_body
 
 CALLERS_OPTIONS: Final = frozenset(
@@ -62,6 +63,11 @@ def chat_arguments(call: UpstreamChat, *, stream: bool) -> dict[str, Any]:
     """
     _require_allowed(call.options)
     arguments: dict[str, Any] = json.loads(chat_body(call, _DIALECT, stream=stream))
+    said = [message for message in call.messages if message.role is Role.ASSISTANT]
+    turns = [turn for turn in arguments["messages"] if turn["role"] == Role.ASSISTANT]
+    for message, turn in zip(said, turns, strict=False):  # one more where an answer is continued
+        if blocks := blocks_of(message, call.model):
+            turn["thinking_blocks"] = blocks
     return {**arguments, **_headers(call)}
 
 

@@ -21,7 +21,7 @@ from router_server.core.provider import (
     UpstreamChat,
     UpstreamEmbed,
 )
-from router_server.core.types import Answer, Embeddings, StreamItem
+from router_server.core.types import Answer, Delta, DeltaKind, Embeddings, StreamItem
 from router_server.providers._by_name import embedding_if_called_so
 from router_server.providers._endpoint import parse_endpoint
 from router_server.providers._extras import require_extra
@@ -33,11 +33,10 @@ from router_server.providers._litellm_library import (
 )
 from router_server.providers._litellm_request import chat_arguments, embed_arguments
 from router_server.providers._litellm_settings import Settings
+from router_server.providers._litellm_thoughts import KIND_NAME, Thoughts, with_state
 from router_server.providers._openai_wire_answer import read_answer
 from router_server.providers._openai_wire_embed import embeddings_of
 from router_server.providers._openai_wire_stream import StreamedAnswer
-
-_NAME: Final = "litellm"
 
 
 class LiteLLMProvider:
@@ -64,16 +63,24 @@ class LiteLLMProvider:
     async def chat(self, call: UpstreamChat) -> Answer:
         """Return the whole answer."""
         arguments = chat_arguments(call, stream=False)
-        return read_answer(_wire(await self._ask("acompletion", arguments, call.connect_timeout)))
+        whole = _plain(await self._ask("acompletion", arguments, call.connect_timeout))
+        return with_state(read_answer(msgspec.json.encode(whole)), _thoughts_in(whole), call.model)
 
     async def stream(self, call: UpstreamChat) -> AsyncGenerator[Sequence[StreamItem], None]:
         """Yield the answer as it arrives, one yield for each chunk of litellm's."""
         arguments = chat_arguments(call, stream=True)
         chunks = await self._ask("acompletion", arguments, call.connect_timeout)
-        answer = StreamedAnswer()
+        answer, thoughts = StreamedAnswer(), Thoughts(call.model)
+        reasoning: int | None = None
         try:
             while (chunk := await self._next(chunks)) is not None:
-                yield answer.take([_wire(chunk)])
+                piece = _plain(chunk)
+                items = answer.take([msgspec.json.encode(piece)])
+                reasoning = _reasoning_in(items) if reasoning is None else reasoning
+                state = thoughts.take(_thoughts_in(piece))
+                if state and reasoning is not None:
+                    items.append(Delta(reasoning, DeltaKind.REASONING, opaque_state=state))
+                yield items
                 if answer.finished and _is_invented(chunks):
                     raise UpstreamError(Outcome.MALFORMED, "no_finish_reason")
         finally:
@@ -128,8 +135,17 @@ def _plain(answer: Any) -> dict[str, Any]:
     return value
 
 
-def _wire(answer: Any) -> bytes:
-    return msgspec.json.encode(_plain(answer))
+def _thoughts_in(piece: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    choice: Mapping[str, Any] = next(iter(piece.get("choices") or ()), {})
+    message = choice.get("message") or choice.get("delta") or {}
+    blocks: Sequence[Mapping[str, Any]] = message.get("thinking_blocks") or ()
+    return blocks
+
+
+def _reasoning_in(items: Sequence[StreamItem]) -> int | None:
+    """Return which part of the answer its reasoning is."""
+    deltas = (item for item in items if isinstance(item, Delta))
+    return next((delta.part_index for delta in deltas if delta.kind is DeltaKind.REASONING), None)
 
 
 def _is_invented(chunks: Any) -> bool:
@@ -138,13 +154,13 @@ def _is_invented(chunks: Any) -> bool:
 
 
 def _create(settings: Settings, surroundings: Surroundings) -> Provider:
-    require_extra(_NAME, "litellm", surroundings.name)
+    require_extra(KIND_NAME, "litellm", surroundings.name)
     return LiteLLMProvider(settings, surroundings)
 
 
 def _prepare(surroundings: Surroundings, progress: Callable[[str], None]) -> None:
     """Import litellm before anything is served, and look whether it knows the models' providers."""
-    require_extra(_NAME, "litellm", surroundings.name)
+    require_extra(KIND_NAME, "litellm", surroundings.name)
     progress("Importing LiteLLM.")
     require_provider_names(surroundings.models, surroundings.name)
 
@@ -177,7 +193,7 @@ def _able(_: Settings, model: str) -> frozenset[Capability]:
 
 
 KIND: Final = ProviderKind(
-    name=_NAME,
+    name=KIND_NAME,
     settings=Settings,
     capabilities=_CAPABILITIES,
     able=_able,

@@ -15,9 +15,11 @@ import pydantic
 import pytest
 
 from router_server.core.errors import Outcome, UpstreamError
+from router_server.core.opaque import seal
 from router_server.core.provider import Capability, Provider, Surroundings, UpstreamEmbed
 from router_server.core.types import (
     Blob,
+    Delta,
     DeltaKind,
     EmbeddingTask,
     EmbedRequest,
@@ -49,7 +51,7 @@ from tests.kinds.litellm_talk import (
 )
 from tests.providers.openai_talk import USAGE, USAGE_CHUNK, call, chunk_of, stream, text_chunks, tool_chunk
 from tests.secrecy import must_not_show
-from tests.upstream import SSE_HEAD, End, Upstream, event, json_reply, sse_reply
+from tests.upstream import SSE_HEAD, End, Steps, Upstream, event, json_reply, sse_reply
 
 pytestmark = LITELLM_MARKS
 
@@ -264,6 +266,64 @@ async def test_another_provider(upstream: Upstream) -> None:
     assert sent["tools"][0]["name"] == "weather"
     assert sent["thinking"]["type"] == "enabled"
     await provider.close()
+
+
+THINKING = {"type": "thinking", "thinking": "Hmm.", "signature": "c2lnbmVk"}
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_signed_thoughts_go_back_with_the_next_turn(upstream: Upstream, *, streamed: bool) -> None:
+    provider = provider_at(upstream.root_url)
+    model = "anthropic/claude-sonnet-4-5"
+    asked: dict[str, Any] = {
+        "model": model,
+        "tools": (WEATHER,),
+        "generation": Generation(max_output_tokens=9, reasoning_effort=ReasoningEffort.LOW),
+    }
+    tool = {"type": "tool_use", "id": "t1", "name": "weather", "input": {"city": "Rome"}}
+    upstream.then(whole_and_streamed(tool)[streamed], *([whole_and_streamed(tool)[0]] * 2))
+    if streamed:
+        items = [item async for read in provider.stream(call(**asked)) for item in read]
+        states = [item.opaque_state for item in items if isinstance(item, Delta) and item.opaque_state]
+        state = states[-1]
+    else:
+        thought = (await provider.chat(call(**asked))).message.content[0]
+        assert isinstance(thought, Reasoning)
+        assert thought.text == "Hmm."
+        state = thought.opaque_state
+    turn = (Reasoning("Hmm.", state), ToolCall("t1", "weather", '{"city": "Rome"}'))
+    history = (
+        Message(Role.USER, (Text("Rome?"),)),
+        Message(Role.ASSISTANT, turn),
+        Message(Role.TOOL, (ToolResult("t1", (Text("21 degrees"),)),)),
+    )
+    await provider.chat(call(*history, **asked))
+    assert upstream.requests[1].json["messages"][1]["content"] == [THINKING, tool]
+    await provider.chat(call(*history, **{**asked, "model": "anthropic/claude-opus-4-1"}))
+    assert upstream.requests[2].json["messages"][1]["content"] == [tool], "the signature is the other model's"
+    tampered = Message(Role.ASSISTANT, (Reasoning("Hmm.", seal("litellm", model, b"{")), Text("Rome")))
+    with pytest.raises(UpstreamError) as caught:
+        await provider.chat(call(tampered, **asked))
+    assert caught.value.reason == "opaque_state_tampered"
+    await provider.close()
+
+
+def whole_and_streamed(tool: dict[str, Any]) -> tuple[Steps, Steps]:
+    """Return both forms of one answer of Anthropic's: a signed thought, then a tool call."""
+    usage = {"input_tokens": 9, "output_tokens": 7}
+    body = {"id": "msg_1", "type": "message", "role": "assistant", "model": "claude-x", "usage": usage}
+    thought = [
+        {"type": "thinking_delta", "thinking": "Hm"},
+        {"type": "thinking_delta", "thinking": "m."},
+        {"type": "signature_delta", "signature": THINKING["signature"]},
+    ]
+    arguments = {"type": "input_json_delta", "partial_json": json.dumps(tool["input"])}
+    streamed = anthropic_stream(
+        *anthropic_block(0, {"type": "thinking", "thinking": "", "signature": ""}, *thought),
+        *anthropic_block(1, {**tool, "input": {}}, arguments),
+        *anthropic_end("tool_use"),
+    )
+    return json_reply({**body, "content": [THINKING, tool], "stop_reason": "tool_use"}), streamed
 
 
 async def test_embeddings(upstream: Upstream, provider: Provider) -> None:
