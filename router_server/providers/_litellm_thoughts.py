@@ -1,4 +1,4 @@
-"""The signed blocks of a model's thinking: Anthropic's models want them back after a tool call, word for word.
+"""The signed blocks of a model's thinking: Anthropic's models want them back after a tool call, unchanged.
 
 A caller gets them as the opaque state of the reasoning, and echoes them with it. Pure. Refuses to know what
 is in them.
