@@ -13,7 +13,6 @@ from contextlib import aclosing
 from typing import TypeVar, cast
 
 from router_server.core.adaptive import Place
-from router_server.core.alarm import Alarm
 from router_server.core.breaker import Pass
 from router_server.core.call import Call
 from router_server.core.cancelling import is_being_cancelled
@@ -179,21 +178,22 @@ class Attempt:
         wished = request.routing.first_token_timeout
         timer = self._timers.first_token(reasoning, wished)
         phase = Phase.FIRST_TOKEN
-        since = loop.time()
+        since, cutoff = loop.time(), Cutoff(timer.limit)
         try:
-            async with aclosing(stream), Alarm(timer.limit) as scope:
-                self._timers.runs(scope, since + min(timer.configured, wished or timer.configured))
-                async for items in stream:
-                    scope.reschedule(None)
-                    self._saw_token()
-                    await sink(items)
-                    timer = self._timers.idle(finished=self.measures.finish_reason is not None)
-                    phase = Phase.STREAM
-                    since = loop.time()
-                    self._timers.latest = since + timer.configured
-                    scope.reschedule(since + timer.limit)
+            async with aclosing(stream):
+                with cutoff:
+                    self._timers.runs(cutoff, since + min(timer.configured, wished or timer.configured))
+                    async for items in stream:
+                        cutoff.reschedule(None)
+                        self._saw_token()
+                        await sink(items)
+                        timer = self._timers.idle(finished=self.measures.finish_reason is not None)
+                        phase = Phase.STREAM
+                        since = loop.time()
+                        self._timers.latest = since + timer.configured
+                        cutoff.reschedule(since + timer.limit)
         except TimeoutError:
-            if not scope.expired():
+            if not cutoff.due:
                 raise
             reason = "idle_timeout" if phase is Phase.STREAM else "first_token_timeout"
             raise self._timed_out(timer, loop.time() - since, phase, reason) from None
@@ -306,7 +306,7 @@ class Attempt:
             breaker.success(leave)
             return
         if effect is BreakerEffect.FAILURE:
-            self.call.blamed.add(self.target.name)
+            self.call.blamed |= {self.target.name}
             breaker.failure(leave)
             return
         breaker.neutral(leave)

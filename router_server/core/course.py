@@ -64,7 +64,7 @@ class Course:
         self._seen = {c.target: c for c in plan.order}
         self._passed_over: list[Skip] = []
         self._now = now
-        self._waited: set[str] = set()
+        self._waited: frozenset[str] = frozenset()
         self._retry: Step | None = None
         self._tries: dict[str, int] = {}
         self._rested: dict[str, float] = {}
@@ -143,7 +143,7 @@ class Course:
             self._keep_larger(target)
             self._too_long = "messages" if error.input_index is None else f"inputs[{error.input_index}]"
         if error.outcome is Outcome.SATURATED:
-            self._waited.add(self._seen[target].group)
+            self._waited |= {self._seen[target].group}
         if rule.same_target is SameTarget.AFTER_COOLING:
             self._rested[target] = now + rest
         # Another endpoint of the same target is as good as a retry, and need not be waited for.

@@ -65,7 +65,7 @@ class Streaming:
         self._keep_answer = keep_answer
         self._running: Attempt | None = None
         self._resuming = False
-        self._no_continuation: set[str] = set()
+        self._no_continuation: frozenset[str] = frozenset()
         self._kept = Usage()
         self._last: Usage | None = None
         self._reason = ""
@@ -195,7 +195,7 @@ class Streaming:
         self._last = attempt.measures.usage
         self._reason = error.outcome.value
         if self._resuming and error.reason == "continuation_refused":
-            self._no_continuation.add(attempt.target.name)
+            self._no_continuation |= {attempt.target.name}
             self._journey.again(attempt)
             return
         committed = self._machine.committed

@@ -38,16 +38,13 @@ class OpenAIWire:
 
         Comments are no events: a server that only keeps its connection alive is silent.
         """
-        body = chat_body(call, self._dialect, stream=True)
-        exchange = await self._http.open("/chat/completions", body, _headers(call), call.connect_timeout)
+        exchange = await self._open_stream(call)
         try:
             if exchange.is_json:
                 raise await _not_a_stream(exchange)
             parser, answer = EventParser(), StreamedAnswer()
-            while not answer.done and (data := await _read(exchange, answer)):
-                events = parser.feed(data)
-                if events:
-                    yield answer.take(events)
+            while not answer.done and (items := await _read(exchange, parser, answer)) is not None:
+                yield items
             if answer.done:
                 await exchange.read_farewell()
             elif events := parser.close():
@@ -55,6 +52,11 @@ class OpenAIWire:
             answer.end()
         finally:
             exchange.close()
+
+    async def _open_stream(self, call: UpstreamChat) -> Exchange:
+        # Apart from `stream`, whose frame would keep the body, a whole prompt, as long as the stream lasts.
+        body = chat_body(call, self._dialect, stream=True)
+        return await self._http.open("/chat/completions", body, _headers(call), call.connect_timeout)
 
     async def embed(self, call: UpstreamEmbed) -> Embeddings:
         """Return one vector per input, in order."""
@@ -64,14 +66,21 @@ class OpenAIWire:
         return read_embeddings(answer, len(call.request.inputs), call.request.dimensions)
 
 
-async def _read(exchange: Exchange, answer: StreamedAnswer) -> bytes:
-    """Return the next bytes, none at the end; what breaks off after the finish reason has ended."""
-    try:
-        return await exchange.read()
-    except UpstreamError:
-        if not answer.finished:
-            raise
-        return b""
+async def _read(
+    exchange: Exchange, parser: EventParser, answer: StreamedAnswer
+) -> Sequence[StreamItem] | None:
+    """Return what the next events bring, None at the end; what breaks off after the finish has ended."""
+    while True:
+        try:
+            data = await exchange.read()
+        except UpstreamError:
+            if not answer.finished:
+                raise
+            return None
+        if not data:
+            return None
+        if events := parser.feed(data):
+            return answer.take(events)
 
 
 async def _not_a_stream(exchange: Exchange) -> UpstreamError:

@@ -46,7 +46,7 @@ class StreamedAnswer:
         """The server has said that nothing more will come."""
         self._parts: dict[DeltaKind, int] = {}
         self._part_count = 0
-        self._tools = ToolCalls(self._new_part)
+        self._tools: ToolCalls | None = None
         self._model = ""
         self._items: list[StreamItem] = []
         self._usage: Usage | None = None
@@ -128,7 +128,8 @@ class StreamedAnswer:
                 self._take_logprobs(logprobs)
         if choice.finish_reason:
             reason = finish_reason(choice.finish_reason, has_tool_calls=bool(self._tools))
-            self._tools.check_complete()
+            if self._tools is not None:
+                self._tools.check_complete()
             self._end_run()
             self._items.append(Finish(reason))
             self.finished = True
@@ -142,6 +143,8 @@ class StreamedAnswer:
         if delta.refusal:
             self._add_text(DeltaKind.REFUSAL, delta.refusal)
         for fragment in delta.tool_calls or ():
+            if self._tools is None:
+                self._tools = ToolCalls(self._new_part)
             piece = self._tools.take(fragment)
             if piece is not None:
                 self._start_run(piece.part_index, DeltaKind.TOOL_CALL)

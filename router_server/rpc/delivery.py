@@ -16,7 +16,7 @@ from grpc import aio
 from router_server.core.errors import Reason, RouterError
 from router_server.rpc.current import Rpc
 from router_server.rpc.metadata import identity, outcome
-from router_server.rpc.stall import StalledError, Steps, each_within
+from router_server.rpc.stall import StalledError, Steps, Watch
 from router_server.rpc.status import status_of
 
 _REFUSAL_TIME: Final = 1.0
@@ -37,7 +37,7 @@ class Delivery:
     """
 
     def __init__(self, write_timeout: float) -> None:
-        self._write_timeout = write_timeout
+        self._watch = Watch(write_timeout)
 
     def sign(self, rpc: Rpc, context: Context) -> None:
         """Set the metadata that leaves with a unary answer, all of it behind the message.
@@ -54,12 +54,13 @@ class Delivery:
             CancelledError: the caller is gone.
         """
         try:
-            async with aclosing(responses), each_within(self._write_timeout) as steps:
-                await _write_all(rpc, context, responses, steps)
+            async with aclosing(responses):
+                with Steps(self._watch) as steps:
+                    await _write_all(rpc, context, responses, steps)
         except StalledError:
             raise RouterError(
                 Reason.STREAM_INTERRUPTED,
-                f"the caller took no message for {self._write_timeout:g} s; read the stream as it arrives",
+                f"the caller took no message for {self._watch.limit:g} s; read the stream as it arrives",
             ) from None
         context.set_trailing_metadata(outcome(rpc))
 

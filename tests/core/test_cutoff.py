@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -79,3 +80,58 @@ async def test_it_can_be_put_off_and_called_off() -> None:
     with pytest.raises(TimeoutError):
         await work()
     assert asyncio.get_running_loop().time() == 90.0
+
+
+@virtual_time
+async def test_a_thousand_tokens_take_one_timer_for_each_length_of_a_wait() -> None:
+    loop, made = asyncio.get_running_loop(), list[float]()
+    call_at = loop.call_at
+
+    def counted(when: float, *args: Any, **more: Any) -> asyncio.TimerHandle:
+        made.append(when)
+        return call_at(when, *args, **more)
+
+    async def tokens(cutoff: Cutoff) -> None:
+        for _ in range(1_000):
+            await asyncio.sleep(0.02)
+            cutoff.reschedule(None)
+            cutoff.reschedule(loop.time() + 15)
+        await asyncio.sleep(60)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "call_at", counted)
+        with pytest.raises(TimeoutError), Cutoff(15) as cutoff:
+            await tokens(cutoff)
+    assert loop.time() == pytest.approx(35)
+    # The sleeps have timers of their own.
+    assert len(made) - 1_001 <= 4
+
+
+@virtual_time
+async def test_it_can_be_brought_forward() -> None:
+    loop = asyncio.get_running_loop()
+
+    async def work(cutoff: Cutoff) -> None:
+        await asyncio.sleep(1)
+        cutoff.reschedule(loop.time() + 2)
+        assert cutoff.when() == 3
+        await asyncio.sleep(60)
+
+    with pytest.raises(TimeoutError), Cutoff(15) as cutoff:
+        await work(cutoff)
+    assert loop.time() == 3
+
+
+@virtual_time
+async def test_it_ends_nothing_while_it_is_off_and_can_be_put_on_again() -> None:
+    loop = asyncio.get_running_loop()
+
+    async def work(cutoff: Cutoff) -> None:
+        cutoff.reschedule(None)
+        await asyncio.sleep(100)
+        cutoff.reschedule(loop.time() + 5)
+        await asyncio.sleep(100)
+
+    with pytest.raises(TimeoutError), Cutoff(5) as cutoff:
+        await work(cutoff)
+    assert loop.time() == 105
