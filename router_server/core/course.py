@@ -27,6 +27,8 @@ _MOST_WAITS = 10
 _CLOCK_RESOLUTION = 0.001
 """Seconds by which a timer may fire before its time."""
 
+_NONE: Final[frozenset[str]] = frozenset()
+
 
 class Step(Record, frozen=True):
     """Ask this target after ``wait`` seconds; ``others_left`` tells whether another may follow.
@@ -64,7 +66,7 @@ class Course:
         self._seen = {c.target: c for c in plan.order}
         self._passed_over: list[Skip] = []
         self._now = now
-        self._waited: frozenset[str] = frozenset()
+        self._waited = _NONE
         self._retry: Step | None = None
         self._tries: dict[str, int] = {}
         self._rested: dict[str, float] = {}

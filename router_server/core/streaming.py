@@ -11,7 +11,7 @@ from functools import partial
 from typing import cast
 
 from router_server.core.attempt import Attempt
-from router_server.core.call import Call
+from router_server.core.call import NOBODY, Call
 from router_server.core.errors import Outcome, Phase, Reason, RouterError, UpstreamError
 from router_server.core.intake import Intake
 from router_server.core.journey import Journey
@@ -65,7 +65,7 @@ class Streaming:
         self._keep_answer = keep_answer
         self._running: Attempt | None = None
         self._resuming = False
-        self._no_continuation: frozenset[str] = frozenset()
+        self._no_continuation = NOBODY
         self._kept = Usage()
         self._last: Usage | None = None
         self._reason = ""
