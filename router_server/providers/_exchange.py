@@ -14,6 +14,7 @@ from typing import Final
 import aiohttp
 
 from router_server.core.errors import Outcome, UpstreamError
+from router_server.providers._direct import DirectResponse
 from router_server.providers._failure import transport_failure
 
 _FAREWELL_SECONDS: Final = 0.1
@@ -48,7 +49,7 @@ class Exchange:
 
     __slots__ = ("_open", "_response")
 
-    def __init__(self, response: aiohttp.ClientResponse, still_open: set[Exchange]) -> None:
+    def __init__(self, response: aiohttp.ClientResponse | DirectResponse, still_open: set[Exchange]) -> None:
         self._response = response
         self._open = still_open
         still_open.add(self)

@@ -83,7 +83,7 @@ def transport_failure(error: Exception) -> UpstreamError:
         return UpstreamError(Outcome.TIMEOUT, "connect_timeout", phase=Phase.CONNECT)
     if isinstance(error, aiohttp.ClientPayloadError):
         return _payload_failure(error)
-    if isinstance(error, aiohttp.ClientResponseError):
+    if isinstance(error, aiohttp.ClientResponseError | aiohttp.http_exceptions.HttpProcessingError):
         return UpstreamError(Outcome.MALFORMED, "bad_http")
     return UpstreamError(Outcome.UNAVAILABLE, _transport_reason(error))
 

@@ -14,10 +14,12 @@ from functools import lru_cache
 from typing import Final
 
 import aiohttp
+from aiohttp.http_exceptions import HttpProcessingError
 from yarl import URL
 
 from router_server.core.errors import Outcome, UpstreamError
 from router_server.core.provider import Surroundings
+from router_server.providers._direct import DirectPost
 from router_server.providers._endpoint import Endpoint
 from router_server.providers._exchange import AbruptResponse, Exchange
 from router_server.providers._failure import (
@@ -34,11 +36,13 @@ MAX_BODY_BYTES: Final = 64 * 1024 * 1024
 MAX_ERROR_BYTES: Final = 64 * 1024
 """As much of an error body as is read: what an error means stands at its beginning."""
 
-_MAX_URLS: Final = 256
-"""URLs that are kept ready: paths may name models, and callers may name any."""
+_MAX_PATHS: Final = 256
+"""Paths to which requests are kept ready: they may name models, and callers may name any."""
 
 _LARGE_BYTES: Final = 1024 * 1024
-"""From here on aiohttp warns of bodies that are written in one go."""
+"""Beyond this a body is not written in one go."""
+
+_JSON: Final = {"Content-Type": "application/json"}
 
 
 class HttpClient:
@@ -54,7 +58,17 @@ class HttpClient:
         clock: seconds since the epoch, for a Retry-After that is a date.
     """
 
-    __slots__ = ("_clock", "_endpoint", "_open", "_read_error", "_retry_after_cap", "_session", "_urls")
+    __slots__ = (
+        "_clock",
+        "_connector",
+        "_endpoint",
+        "_headers",
+        "_open",
+        "_posts",
+        "_read_error",
+        "_retry_after_cap",
+        "_session",
+    )
 
     def __init__(
         self,
@@ -68,11 +82,13 @@ class HttpClient:
         self._read_error = read_error
         self._retry_after_cap = surroundings.retry_after_cap
         self._clock = clock
-        self._urls: dict[str, URL] = {}
+        self._posts: dict[str, DirectPost] = {}
         self._open: set[Exchange] = set()
+        self._headers = {"Accept-Encoding": "gzip, deflate", "User-Agent": "modelrouter", **headers}
+        self._connector = _connector(endpoint, surroundings.max_connections)
         self._session = aiohttp.ClientSession(
-            connector=_connector(endpoint, surroundings.max_connections),
-            headers={"Accept-Encoding": "gzip, deflate", "User-Agent": "modelrouter", **headers},
+            connector=self._connector,
+            headers=self._headers,
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=_timeout(None),
             response_class=AbruptResponse,
@@ -104,13 +120,12 @@ class HttpClient:
         Raises:
             UpstreamError: as `post`.
         """
-        all_headers = {"Content-Type": "application/json", **headers}
-        url = self._urls.get(path)
-        if url is None:
-            if len(self._urls) >= _MAX_URLS:
-                self._urls.clear()
-            url = self._urls[path] = self._endpoint.url(path)
-        exchange = await self._send("POST", url, body, all_headers, connect_timeout)
+        if len(body) > _LARGE_BYTES:
+            # As a file aiohttp writes it by pieces, with turns for others between them.
+            url, large = self._endpoint.url(path), {**_JSON, **headers}
+            exchange = await self._send("POST", url, io.BytesIO(body), large, connect_timeout)
+        else:
+            exchange = await self._post(path, body, headers, connect_timeout)
         if not 200 <= exchange.status < 300:  # noqa: PLR2004 - the 2xx of HTTP
             raise await self._failure(exchange)
         return exchange
@@ -146,11 +161,27 @@ class HttpClient:
             exchange.close()
         await self._session.close()
 
+    async def _post(
+        self, path: str, body: bytes, headers: Mapping[str, str], connect_timeout: float
+    ) -> Exchange:
+        if self._session.closed:
+            raise UpstreamError(Outcome.UNAVAILABLE, "provider_closed")
+        post = self._posts.get(path)
+        if post is None:
+            if len(self._posts) >= _MAX_PATHS:
+                self._posts.clear()
+            url = self._endpoint.url(path)
+            post = self._posts[path] = DirectPost(self._connector, url, {**_JSON, **self._headers})
+        try:
+            return Exchange(await post.send(body, headers, _timeout(connect_timeout)), self._open)
+        except (aiohttp.ClientError, HttpProcessingError, TimeoutError, OSError) as error:
+            raise transport_failure(error) from None
+
     async def _send(
         self,
         method: str,
         url: URL,
-        body: bytes | None,
+        body: io.BytesIO | None,
         headers: Mapping[str, str],
         connect_timeout: float | None,
     ) -> Exchange:
@@ -160,7 +191,7 @@ class HttpClient:
             response = await self._session.request(
                 method,
                 url,
-                data=_payload(body),
+                data=body,
                 headers=headers,
                 allow_redirects=False,
                 timeout=_timeout(connect_timeout),
@@ -182,11 +213,6 @@ class HttpClient:
         if wait is None:
             wait = read_retry_after(exchange.headers, self._retry_after_cap, self._clock)
         return status_failure(exchange.status, verdict, retry_after=wait)
-
-
-def _payload(body: bytes | None) -> bytes | io.BytesIO | None:
-    # aiohttp writes bytes in one go, and a file by pieces, with turns for others between them.
-    return body if body is None or len(body) <= _LARGE_BYTES else io.BytesIO(body)
 
 
 def _connector(endpoint: Endpoint, max_connections: int) -> aiohttp.BaseConnector:

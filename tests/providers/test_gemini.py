@@ -196,7 +196,7 @@ async def test_callers_who_name_ever_new_models_do_not_fill_the_memory(
         await gemini.chat(ask("Hi", model=f"model-{number}"))
 
     assert isinstance(gemini, GeminiProvider)
-    assert len(gemini._http._urls) < 300
+    assert len(gemini._http._posts) < 300
 
 
 async def test_the_key_and_the_upstreams_words_stay_inside(

@@ -40,6 +40,33 @@ async def test_a_post_carries_body_and_headers_and_reuses_its_connection(
     assert len(upstream.connections) == 1
 
 
+async def test_what_is_ahead_of_the_answer_is_passed_over(upstream: Upstream, client: HttpClient) -> None:
+    early = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
+    upstream.always((early, *json_reply({"ok": True})))
+    for _ in range(2):
+        assert await post(client) == b'{"ok": true}'
+    assert len(upstream.connections) == 1
+
+
+@pytest.mark.parametrize("value", ["a\r\nX-Mine: 1", "a\nX-Mine: 1", "a\rb"])
+async def test_no_value_of_a_header_becomes_another_one(
+    upstream: Upstream, client: HttpClient, value: str
+) -> None:
+    with pytest.raises(ValueError, match="line end"):
+        await client.open("/chat", b"{}", {"tracestate": value}, 5.0)
+    assert not upstream.requests
+
+
+@pytest.mark.parametrize("size", [1024 * 1024, 1024 * 1024 + 1])
+async def test_a_large_body_arrives_whole(upstream: Upstream, client: HttpClient, size: int) -> None:
+    upstream.always(json_reply({}))
+    await post(client, b"x" * size)
+    request = upstream.requests[0]
+    assert request.body == b"x" * size
+    assert request.headers["authorization"] == f"Bearer {SECRET}"
+    assert request.headers["content-type"] == "application/json"
+
+
 async def test_a_unix_socket(tmp_path: Path) -> None:
     async with Upstream(path=tmp_path / "s") as upstream:
         upstream.always(json_reply({}))
@@ -98,7 +125,7 @@ async def test_no_key_in_a_repr_or_a_log(
 async def test_nagle_is_off(upstream: Upstream, client: HttpClient) -> None:
     upstream.then((*SSE_HEAD, End.STALL))
     exchange = await client.open("/chat", b"{}", {}, 5.0)
-    connection: aiohttp.connector.Connection | None = exchange._response.connection
+    connection: aiohttp.connector.Connection | None = exchange._response._connection
     assert connection is not None
     assert connection.transport is not None
     sock = connection.transport.get_extra_info("socket")
