@@ -117,7 +117,8 @@ class Lifecycle:
         """End a process that is of no use any more, to start it again; ``cause`` says why, for people."""
         if self._ending or not self._alive:
             return None
-        self._move(EngineState.BACKING_OFF, cause)
+        if self._state is not EngineState.LEAVING:
+            self._move(EngineState.BACKING_OFF, cause)
         return self._end()
 
     def ended(self, cause: str) -> Action | None:

@@ -210,6 +210,7 @@ class AnyLife(RuleBasedStateMachine):
         self.told_to_end = False
         self.asked: Action | None = None
         self.over = False
+        self.leaving = False
         self.take(self.life.begin())
 
     def take(self, action: Action | None) -> None:
@@ -224,7 +225,7 @@ class AnyLife(RuleBasedStateMachine):
         if action in {Action.SLEEP, Action.WAKE}:
             assert self.asked is None, "two questions at once"
             self.asked = action
-        assert not (self.over and action in {Action.START, Action.SLEEP, Action.WAKE})
+        assert not ((self.over or self.leaving) and action in {Action.START, Action.SLEEP, Action.WAKE})
 
     @rule(seconds=st.sampled_from([0.1, 1.0, 8.0, 60.0, 100.0]), busy=st.booleans())
     def time_passes(self, seconds: float, busy: bool) -> None:
@@ -272,6 +273,23 @@ class AnyLife(RuleBasedStateMachine):
         self.over = True
         self.take(self.life.stop())
 
+    @precondition(lambda self: not self.over and not self.leaving)
+    @rule()
+    def retire(self) -> None:
+        self.leaving = True
+        self.take(self.life.retire())
+
+    @precondition(lambda self: self.leaving)
+    @rule()
+    def leave(self) -> None:
+        self.take(self.life.all_left())
+
+    @invariant()
+    def one_that_leaves_takes_no_call(self) -> None:
+        if self.leaving:
+            assert self.life.state in {EngineState.LEAVING, EngineState.STOPPED}
+            assert self.life.state is EngineState.LEAVING or self.over
+
     @invariant()
     def ready_means_a_process_that_nobody_ends(self) -> None:
         if self.life.state is EngineState.READY:
@@ -286,7 +304,7 @@ class AnyLife(RuleBasedStateMachine):
     @invariant()
     def a_wish_is_heard(self) -> None:
         """Whatever happened, an engine that is not over can be had again."""
-        if not self.over and not self.process:
+        if not self.over and not self.leaving and not self.process:
             waits = self.life.state in {EngineState.BACKING_OFF, EngineState.FAILED}
             assert waits or self.life.state is EngineState.STOPPED
             assert self.life.waits <= POLICY.backoff_max
