@@ -6,6 +6,7 @@ Pure: errors go in as values, steps come out. Refuses to call, to wait, and to k
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from router_server.core.deadline import MIN_ATTEMPT, Deadline
 from router_server.core.errors import (
