@@ -7,6 +7,9 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from router_server.core.agreement import COURTESY, EVERY, MUTED, PROBING_LEASE, Agreement, Heard, Say
 from router_server.core.breaker import Breaker, BreakerSettings
 from router_server.core.shared import UnreachableError
@@ -156,6 +159,20 @@ async def test_who_has_the_right_to_probe_and_dies_is_waited_for_no_longer_than_
 
 
 @virtual_time
+async def test_after_that_lease_a_single_call_probes_too() -> None:
+    async with replicas(2) as (a, b):
+        a.fail()
+        await asyncio.sleep(10.1)
+        a.breaker.wanted = True
+        await asyncio.sleep(2 * SOON)
+        a.line.cut = b.reaches = True
+        assert not b.call()
+        b.breaker.wanted = False
+        await asyncio.sleep(PROBING_LEASE + 2 * EVERY)
+        assert b.call()
+
+
+@virtual_time
 async def test_one_that_hears_nothing_goes_by_itself_and_tells_later() -> None:
     async with replicas(2) as (a, b):
         a.line.cut = True
@@ -243,3 +260,62 @@ async def test_a_board_that_forgot_everything_is_no_news() -> None:
         a.reaches = b.reaches = True
         await busy([a, b], 11, every=0.01)
         assert (a.state, b.state) == ("closed", "closed")
+
+
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.sampled_from(["fails", "well", "cut", "joined", "checked", "calls"]), st.integers(0, 2)),
+        st.tuples(st.just("wait"), st.floats(0.05, 15)),
+    ),
+    max_size=40,
+)
+
+
+def done_by(one: Replica, what: str) -> None:
+    match what:
+        case "fails" | "well":
+            one.reaches = what == "well"
+        case "cut" | "joined":
+            one.line.cut = what == "cut"
+        case "checked":
+            one.breaker.check_passed()
+        case "calls":
+            for _ in range(6):
+                one.call()
+
+
+async def lived(some: list[Replica], steps: list[tuple[str, float]]) -> None:
+    """Do these steps, mend everything, and give it the time that one open period takes."""
+    for what, which in steps:
+        if what == "wait":
+            await asyncio.sleep(which)
+        else:
+            done_by(some[int(which)], what)
+    for one in some:
+        one.reaches, one.line.cut = True, False
+    await busy(some, SETTINGS.open_max + COURTESY + PROBING_LEASE + 1, every=0.1)
+
+
+@given(steps=STEPS)
+@settings(deadline=None, max_examples=25)
+@virtual_time
+async def test_whatever_happens_all_use_the_target_soon_after_all_is_well(
+    steps: list[tuple[str, float]],
+) -> None:
+    async with replicas() as some:
+        await lived(some, steps)
+        assert [one.state for one in some] == ["closed"] * 3
+
+
+@given(steps=STEPS)
+@settings(deadline=None, max_examples=25)
+@virtual_time
+async def test_whatever_happened_what_one_opens_then_is_open_for_all(
+    steps: list[tuple[str, float]],
+) -> None:
+    async with replicas() as some:
+        await lived(some, steps)
+        await asyncio.sleep(MUTED)
+        some[0].fail()
+        await asyncio.sleep(SOON)
+        assert [one.state for one in some] == ["open"] * 3
