@@ -30,8 +30,8 @@ async def show_health(
         now = assembly()
         health.set_ready(now.ready)
         before, shown = shown, dict(_facts(now, state, reloads))
-        for name, well in shown.items():
-            health.set(name, well)
+        for name in (name for name, well in shown.items() if before.get(name) is not well):
+            health.set(name, shown[name])
         for name in before.keys() - shown.keys():
             health.remove(name)
         with contextlib.suppress(TimeoutError):

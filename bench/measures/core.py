@@ -13,7 +13,7 @@ from bench.rig.finding import Finding
 from bench.rig.process import Process
 from bench.rig.subjects import UNARY, Subject
 
-CALLS: Final = 400
+_CALLS: Final = 400
 _WARM: Final = 100
 _LONGEST: Final = 120.0
 _THOUSAND: Final = 1_000
@@ -41,7 +41,7 @@ def core_alone(bench: Bench, targets: int) -> float:
         wait_for_port(process, port, _LONGEST)
         with socket.create_connection(("127.0.0.1", port), timeout=_LONGEST) as told:
             _make(told, _WARM)
-            return counting.instructions(process, partial(_make, told, CALLS)) / CALLS
+            return counting.instructions(process, partial(_make, told, _CALLS)) / _CALLS
 
 
 def whole_call(subject: Subject) -> float:
@@ -49,7 +49,7 @@ def whole_call(subject: Subject) -> float:
     target = subject.target(UNARY)
     with subject.process as process:
         load.run(target, _WARM)
-        return counting.instructions(process, partial(load.run, target, CALLS)) / CALLS
+        return counting.instructions(process, partial(load.run, target, _CALLS)) / _CALLS
 
 
 def _make(told: socket.socket, calls: int) -> None:

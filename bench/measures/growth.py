@@ -1,4 +1,8 @@
-"""10: what a call costs as work grows: larger prompts, more targets in a route, more routes, more keys."""
+"""10: what a call costs as work grows: larger prompts, more targets in a route, more routes, more keys.
+
+What has to be flat is measured in many short turns; what the number of targets does to the core alone is
+counted in instructions besides, where a percent shows.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +13,9 @@ from itertools import pairwise
 from statistics import median
 from typing import Any, Final
 
+from bench.measures.core import core_alone
 from bench.measures.paced import unlimited
-from bench.rig import bodies
+from bench.rig import bodies, load
 from bench.rig.bench import BARE, ROUTER, Bench
 from bench.rig.finding import Finding, interleaved
 from bench.rig.subjects import UNARY, Subject, Traffic
@@ -20,6 +25,9 @@ _TARGETS: Final = (1, 20, 200)
 _ROUTES: Final = (1, 100, 10_000)
 _KEYS: Final = (1, 100, 10_000)
 _KEY: Final = "mr-bench"
+_TURNS: Final = 9
+_CALLS: Final = 300
+_FLAT: Final = 1.15
 
 Curve = Sequence[tuple[int, float]]
 
@@ -39,30 +47,34 @@ def measure(bench: Bench) -> list[Finding]:
             against="",
         ),
     ]
+    curve = [(size, core_alone(bench, size) / 1_000) for size in _TARGETS]
+    findings += _flat(bench, "targets per route", "instructions of the core", "k", curve)
     for words, sizes, change in (
         ("targets per route", _TARGETS, _with_targets),
         ("routes", _ROUTES, _with_routes),
         ("API keys", _KEYS, _with_keys),
     ):
-        curve = bench.curves[f"{words}: {ROUTER}"] = _configured(bench, sizes, change)
-        findings += [
-            Finding(10, f"{size:,} {words}: CPU", cost / curve[0][1], ours=cost, unit="µs", against="1")
-            for size, cost in curve[1:-1]
-        ]
-        size, cost = curve[-1]
-        findings.append(
-            Finding(
-                10,
-                f"{size:,} {words}: CPU",
-                cost / curve[0][1],
-                1.15,
-                ours=cost,
-                other=curve[0][1],
-                unit="µs",
-                against="1",
-            )
-        )
+        findings += _flat(bench, words, "CPU", "µs", _configured(bench, sizes, change))
     return findings
+
+
+def _flat(bench: Bench, words: str, what: str, unit: str, curve: Curve) -> list[Finding]:
+    """Return how much more each size takes than the first, of which there has to be no end in sight."""
+    bench.curves[f"{words}: {what}"] = curve
+    (least_size, least), (most_size, _) = curve[0], curve[-1]
+    return [
+        Finding(
+            10,
+            f"{size:,} {words}: {what}",
+            cost / least,
+            _FLAT if size == most_size else None,
+            ours=cost,
+            other=least,
+            unit=unit,
+            against=f"{least_size}",
+        )
+        for size, cost in curve[1:]
+    ]
 
 
 def _prompts(bench: Bench) -> dict[str, Curve]:
@@ -87,16 +99,27 @@ def _steepest(curve: Curve) -> float:
 
 
 def _configured(bench: Bench, sizes: Sequence[int], change: Callable[[dict[str, Any], int], None]) -> Curve:
+    """Return the CPU time for each size, by the median of many short turns' ratios to the first size."""
     upstreams = {UNARY.name: bench.instant(UNARY.name)}
     routers: dict[str, Subject] = {}
     for size in sizes:
         router = routers[str(size)] = bench.new_router(upstreams, partial(_changed, change, size))
         router.headers = _shown
-    runs = {size: partial(bench.loaded, router, UNARY) for size, router in routers.items()}
-    found = interleaved(runs, bench.effort.repeats)
+    runs = {size: partial(_turn, router) for size, router in routers.items()}
+    interleaved(runs, 1)
+    found = interleaved(runs, _TURNS)
     for router in routers.values():
         router.process.stop()
-    return [(int(size), median(load.cpu_per_call for load in loads)) for size, loads in found.items()]
+    first = found[str(sizes[0])]
+    cost = median(first)
+    return [
+        (int(size), cost * median(mine / its for mine, its in zip(costs, first, strict=True)))
+        for size, costs in found.items()
+    ]
+
+
+def _turn(router: Subject) -> float:
+    return load.run(router.target(UNARY), _CALLS).cpu_per_call
 
 
 def _changed(change: Callable[[dict[str, Any], int], None], size: int, config: dict[str, Any]) -> None:

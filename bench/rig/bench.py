@@ -19,8 +19,8 @@ from bench.rig import load, nginx, peers, subjects
 from bench.rig.process import BenchError, Process, cores
 from bench.rig.subjects import PACED, Subject, Traffic
 
-_START: Final = 90.0
-"""Seconds that a server may take to listen."""
+_START: Final = 180.0
+"""Seconds that a server may take to listen: ten times its own where valgrind runs it."""
 _FEWEST: Final = 8
 """Calls that are measured at least, however long one takes."""
 
@@ -59,7 +59,7 @@ class Bench:
         self._with_peers = peers
         self._stack = ExitStack()
         self.curves: dict[str, Sequence[tuple[int, float]]] = {}
-        """What is plotted, by name: sizes, and microseconds of CPU per call."""
+        """What is plotted, by name: sizes, and what a call costs."""
         self._subjects: dict[str, Subject] = {}
         self._paced_port = 0
         self._counts: dict[tuple[str, str], int] = {}
