@@ -32,6 +32,9 @@ MEASURES: Final = (
     "growth",
     "shortest_first",
 )
+_PROOF: Final = "features"
+"""Made in every run: that nothing was turned off."""
+
 RESULTS: Final = Path(__file__).parent / "results"
 _LIBRARIES: Final = ("grpcio", "protobuf", "aiohttp", "msgspec", "uvloop")
 
@@ -44,7 +47,7 @@ def main() -> int:
     broken = False
     began = time.monotonic()
     with Bench(effort, peers=not args.without_peers) as bench:
-        for name in args.only or MEASURES:
+        for name in (*(args.only or MEASURES), _PROOF):
             since = time.monotonic()
             try:
                 found = importlib.import_module(f"bench.measures.{name}").measure(bench)

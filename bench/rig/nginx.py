@@ -74,7 +74,7 @@ def start(folder: Path, port: int, core: int) -> Process:
     return Process("nginx", [command, "-c", str(config), "-e", "stderr", "-g", "user root;"], core, folder)
 
 
-def exports(folder: Path) -> int:
-    """Return how many batches of traces and metrics have been received."""
+def exports(folder: Path, kind: str) -> int:
+    """Return how many batches of that kind, ``traces`` or ``metrics``, have been received."""
     log = folder / "otlp.log"
-    return len(log.read_text().splitlines()) if log.exists() else 0
+    return log.read_text().count(f"/v1/{kind} ") if log.exists() else 0

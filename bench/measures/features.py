@@ -1,0 +1,41 @@
+"""0: that the router was measured with its default features on: what it logged and exported is counted."""
+
+from __future__ import annotations
+
+import time
+from typing import Final
+
+from bench.rig import load, nginx
+from bench.rig.bench import Bench
+from bench.rig.finding import Finding
+from bench.rig.process import Process
+from bench.rig.subjects import UNARY
+
+_CALLS: Final = 1_000
+"""One in a hundred is traced: that none of so many is happens once in 23,000 runs."""
+
+_LONGEST: Final = 15.0
+"""Seconds; traces leave every 5 s, lines of the log at once."""
+
+
+def measure(bench: Bench) -> list[Finding]:
+    """Return how many lines the access log has for each call, and how often traces were exported."""
+    router = bench.router()
+    exports, lines = nginx.exports(bench.folder, "traces"), _lines(router.process)
+    load.run(router.target(UNARY), _CALLS)
+    until = time.monotonic() + _LONGEST
+    while time.monotonic() < until and nginx.exports(bench.folder, "traces") == exports:
+        time.sleep(0.1)
+    logged = _lines(router.process) - lines
+    return [
+        _shown("access log: lines a call", logged / _CALLS),
+        _shown("traces: batches exported", nginx.exports(bench.folder, "traces")),
+    ]
+
+
+def _shown(words: str, count: float) -> Finding:
+    return Finding(0, f"on while measured: {words}", count, 1.0, at_least=True, against="")
+
+
+def _lines(process: Process) -> int:
+    return process.log.read_bytes().count(b'"logger":"router_server.access"')
