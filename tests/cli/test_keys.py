@@ -141,3 +141,39 @@ def test_check_config_says_how_callers_are_known(tmp_path: Path, capsys: pytest.
     assert "Callers show tokens of https://id.example for models." in shown
     assert "Limits of each caller: requests_per_minute 60, max_concurrency 4." in shown
     assert "Limits of route chat: tokens_per_minute 900." in shown
+
+
+CALLERS = """
+server: {idempotency_ttl: 5m, tls: {cert: c.pem, key: c.pem, client_ca: c.pem}}
+auth:
+  api_keys:
+    - {name: search, sha256: HASH, routes: ["ch*", embed], expires: 2027-01-31T00:00:00Z,
+       limits: {tokens_per_minute: 7}, budget: {daily_usd: 2}}
+    - {name: old, sha256: OTHER, expires: 2026-12-01T00:00:00Z}
+  jwt: {jwks: "https://id.example/k", issuer: "https://id.example", audience: m, required_claims: {scope: x},
+        routes: [chat], limits: {requests_per_minute: 4}, budget: {monthly_usd: 5}}
+  mtls: {allow: ["spiffe://corp/*"], limits: {max_concurrency: 3}, budget: {daily_usd: 1}}
+"""
+
+
+def test_check_config_says_what_each_caller_may(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "c.pem").touch()
+    config = tmp_path / "router.yaml"
+    config.write_text(CONFIG + CALLERS.replace("HASH", "5b" * 32).replace("OTHER", "6c" * 32))
+    assert main(["check-config", str(config)]) is Exit.OK
+    shown = capsys.readouterr().out
+    for line in (
+        "Callers show tokens of https://id.example for m with scope.",
+        "Callers show client certificates of spiffe://corp/*.",
+        "Key search may name ch* or embed alone until 2027-01-31T00:00:00+00:00.",
+        "Key old may call until 2026-12-01T00:00:00+00:00.",
+        "Each tenant of a token may name chat alone.",
+        "Limits of key search: tokens_per_minute 7.",
+        "Limits of each tenant of a token: requests_per_minute 4.",
+        "Limits of each owner of a certificate: max_concurrency 3.",
+        "Key search may spend 2 USD a day (UTC), then refuses.",
+        "Each tenant of a token may spend 5 USD a month (UTC), then refuses.",
+        "Each owner of a certificate may spend 1 USD a day (UTC), then refuses.",
+        "Answers are kept for 300s under idempotency keys.",
+    ):
+        assert line in shown

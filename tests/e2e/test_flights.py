@@ -12,6 +12,7 @@ import pytest
 
 from modelrouter.v1 import chat_pb2
 from router_server.auth.api_keys import hash_of
+from router_server.core.flight import HELD
 from tests.e2e.phases import until
 from tests.e2e.serving import Served, answer, chat, events_of, fails, pieces, serving, text_of
 from tests.e2e.test_budgets import spent
@@ -203,3 +204,35 @@ async def test_one_key_s_budget_is_not_what_another_key_s_call_ends_by() -> None
             assert (again.route.cache_hit, again.usage.cost_nano_usd) == (True, 0), (
                 "what is kept costs nothing"
             )
+
+
+PIECE = 64 * 1024
+PIECES = 256
+"""16 MiB: more than sockets, streams and the router hold together."""
+
+
+async def test_a_slow_reader_holds_up_others_of_a_large_answer_and_memory_is_bounded() -> None:
+    async with Upstream() as a:
+        a.always(sse_reply(pieces(*[letter * PIECE for letter in "abcdefgh"] * (PIECES // 8))))
+        async with shared(a) as served:
+            slow = served.stub.StreamChat(cold(), metadata=ONE)
+            await read_up_to(slow, "delta")
+            replays = served.server.assembly.router._router.replays  # type: ignore[attr-defined]
+            [flight] = replays.flights
+            quick = served.stub.StreamChat(cold(), metadata=TWO)
+            taken = 0
+            async with asyncio.timeout(20):
+                while flight.held < HELD or replays.flights:
+                    taken += len((await quick.read()).delta.text)
+                    assert flight.held <= HELD + 4 * PIECE
+            assert flight.waiting == 2
+            assert taken < PIECES * PIECE * 3 / 4
+            late = asyncio.ensure_future(text(served.stub.StreamChat(cold(), metadata=TWO)))
+            await a.requested(2)
+            slow.cancel()
+            while (event := await quick.read()).WhichOneof("event") != "finished":
+                taken += len(event.delta.text)
+                assert flight.held <= HELD + 4 * PIECE
+            assert taken == PIECES * PIECE, "nobody waits for one who left"
+            assert len(await late) == PIECES * PIECE, "who came too late for the beginning asked anew"
+            assert len(a.requests) == 2

@@ -170,6 +170,22 @@ async def test_what_no_target_was_asked_costs_nothing(redis: str) -> None:
         assert (await left(served.stub.Chat(chat(), metadata=A)))["remaining"] == "0"
 
 
+async def test_what_found_every_place_taken_costs_nothing(redis: str) -> None:
+    async with Upstream() as upstream:
+        upstream.always((*SSE_HEAD, event(pieces("Once", finish=None)[0]), End.STALL))
+        text = config(upstream, redis=redis, requests_per_minute=2)
+        async with serving(text.replace('"retries": 0', '"max_concurrency": 1, "max_queue": 0')) as served:
+            stream = served.stub.StreamChat(chat(), metadata=B)
+            await stream.read()
+            for _ in range(4):
+                assert (await fails(served.stub.Chat(chat(), metadata=A))).reason == "ROUTER_SATURATED"
+                await settled(served)
+            stream.cancel()
+            await idle(served)
+            upstream.always(json_reply(answer()))
+            assert (await left(served.stub.Chat(chat(), metadata=A)))["remaining"] == "1"
+
+
 async def test_a_failed_call_is_a_request_and_costs_no_tokens(redis: str) -> None:
     async with Upstream() as upstream:
         upstream.always(json_reply({"error": {"message": "no"}}, status=503))
@@ -325,11 +341,9 @@ async def test_a_shared_state_that_says_nothing_is_asked_three_times(
         server.freeze()
         for _ in range(6):
             assert (await served.stub.Chat(chat(), metadata=A)).message.content
-        snapshot = state.snapshot()
-        assert snapshot is not None
+        assert (snapshot := state.snapshot()) is not None
         asked = snapshot.asked
-        # Each waited once, until three had; then nobody asked any more. What runs in the background may have
-        # been one of the three.
+        # Each waited once, until three had; what runs in the background may have been one of the three.
         assert sum(count for (_what, outcome), count in asked.items() if outcome == "timeout") == 3
         assert asked["reserve", "timeout"] + asked["reserve", "skipped"] == 6
         assert state.degraded
