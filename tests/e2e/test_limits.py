@@ -175,8 +175,7 @@ async def test_what_found_every_place_taken_costs_nothing(redis: str) -> None:
         upstream.always((*SSE_HEAD, event(pieces("Once", finish=None)[0]), End.STALL))
         text = config(upstream, redis=redis, requests_per_minute=2)
         async with serving(text.replace('"retries": 0', '"max_concurrency": 1, "max_queue": 0')) as served:
-            stream = served.stub.StreamChat(chat(), metadata=B)
-            await stream.read()
+            await (stream := served.stub.StreamChat(chat(), metadata=B)).read()
             for _ in range(4):
                 assert (await fails(served.stub.Chat(chat(), metadata=A))).reason == "ROUTER_SATURATED"
                 await settled(served)
@@ -341,10 +340,11 @@ async def test_a_shared_state_that_says_nothing_is_asked_three_times(
         server.freeze()
         for _ in range(6):
             assert (await served.stub.Chat(chat(), metadata=A)).message.content
-        assert (snapshot := state.snapshot()) is not None
+        snapshot = state.snapshot()
+        assert snapshot is not None
         asked = snapshot.asked
-        # Each waited once, until three had; what runs in the background may have been one of the three.
-        assert sum(count for (_what, outcome), count in asked.items() if outcome == "timeout") == 3
+        late = sum(count for (_what, outcome), count in asked.items() if outcome == "timeout")
+        assert late == 3, "each waited once, until three had: calls, and what runs in the background"
         assert asked["reserve", "timeout"] + asked["reserve", "skipped"] == 6
         assert state.degraded
         server.thaw()
