@@ -98,11 +98,16 @@ class Flight:
         return self._size
 
     def begin(
-        self, events: AsyncGenerator[Any, None], landed: Callable[[Sequence[Any]], Any], name: str
+        self, events: AsyncGenerator[Any, None], landed: Callable[[Sequence[Any]], None], name: str
     ) -> asyncio.Task[None]:
-        """Read ``events`` from now on; ``landed`` is awaited with all of them, where they all came."""
+        """Read ``events`` from now on; ``landed`` is given all where all came, and has to close it."""
         self._task = asyncio.create_task(self._fly(events, landed), name=name)
         return self._task
+
+    def close(self) -> None:
+        """Let nobody join any more."""
+        closed, self._closed = self._closed, _nothing
+        closed()
 
     async def follow(self, wishes: Wishes) -> AsyncGenerator[Any, None]:
         """Yield the answer from its beginning.
@@ -131,7 +136,7 @@ class Flight:
         finally:
             await self._leave(reader)
 
-    async def _fly(self, events: AsyncGenerator[Any, None], landed: Callable[[Sequence[Any]], Any]) -> None:
+    async def _fly(self, events: AsyncGenerator[Any, None], landed: Callable[[Sequence[Any]], None]) -> None:
         try:
             async with aclosing(events):
                 async for event in events:
@@ -144,18 +149,13 @@ class Flight:
         except asyncio.CancelledError:
             self._error = asyncio.CancelledError()
             raise
-        else:
-            self._land()
-            if self._whole:
-                # Until it is kept, whoever asks finds it here.
-                await landed(self._events)
         finally:
-            self._land()
-            self._close()
-
-    def _land(self) -> None:
-        self.over = True
-        self._tell()
+            self.over = True
+            if self._error is None and self._whole:
+                landed(self._events)
+            else:
+                self.close()
+            self._tell()
 
     def _add(self, event: Any) -> None:
         size = size_of(event)
@@ -166,7 +166,7 @@ class Flight:
             self._compact()
         if self._whole and self._size > HELD:
             self._whole = False
-            self._close()
+            self.close()
             self._forget()
         self._tell()
 
@@ -191,7 +191,7 @@ class Flight:
             return
         self._error = None  # it knows the frames of those who were told, and they know this
         if self._task is not None and not self.over:
-            self._close()
+            self.close()
             self._task.cancel()
             await asyncio.wait({self._task})
 
@@ -252,10 +252,6 @@ class Flight:
     def _tell(self) -> None:
         self._news.set()
         self._news = asyncio.Event()
-
-    def _close(self) -> None:
-        closed, self._closed = self._closed, _nothing
-        closed()
 
 
 def compacted(events: Sequence[Any]) -> Sequence[Any]:

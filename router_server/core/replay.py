@@ -5,7 +5,9 @@ Failures are shared and never kept. Refuses to know what is asked.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
+from contextvars import Context
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +15,7 @@ from router_server.core.errors import Reason, RouterError, Violation
 from router_server.core.flight import Flight, compacted
 from router_server.core.observer import Reused
 from router_server.core.packing import UnreadableError, pack, unpack
-from router_server.core.shared import UnreachableError, be_patient_once
+from router_server.core.shared import UnreachableError
 from router_server.core.shelf import Shelf
 
 LARGEST_ANSWER = 1024 * 1024
@@ -62,6 +64,7 @@ class Replays:
         self._worth_keeping = worth_keeping
         self._clock = clock
         self._boarding: dict[tuple[str, str], _Boarding] = {}
+        self._keeping: set[asyncio.Task[None]] = set()
 
     @property
     def flights(self) -> Sequence[Flight]:
@@ -83,7 +86,7 @@ class Replays:
         _check(ticket, boarding.question)
         return boarding.flight
 
-    def open(self, ticket: Ticket, until: float) -> tuple[Flight, Callable[[Sequence[Any]], Any]]:
+    def open(self, ticket: Ticket, until: float) -> tuple[Flight, Callable[[Sequence[Any]], None]]:
         """Return a flight that others find from now on, and what is to be done once it has landed.
 
         Args:
@@ -96,8 +99,16 @@ class Replays:
             if name in self._boarding and self._boarding[name].flight is flight:
                 del self._boarding[name]
 
-        async def landed(events: Sequence[Any]) -> None:
-            await self._keep(ticket, events)
+        def landed(events: Sequence[Any]) -> None:
+            if not self._worth_keeping(events):
+                flight.close()
+                return
+            # Nobody waits for that, but until it is done whoever asks finds the flight. With a patience of
+            # its own: the call's may be used up.
+            keeping = asyncio.create_task(self._keep(ticket, events), context=Context())
+            self._keeping.add(keeping)
+            keeping.add_done_callback(self._keeping.discard)
+            keeping.add_done_callback(lambda _task: flight.close())
 
         flight = Flight(until, self._clock, closed)
         self._boarding[name] = _Boarding(ticket.question, flight)
@@ -115,15 +126,11 @@ class Replays:
         return tuple(events)
 
     async def _keep(self, ticket: Ticket, events: Sequence[Any]) -> None:
-        if not self._worth_keeping(events):
-            return
         data = pack((ticket.question, events))
         if len(data) > LARGEST_ANSWER:
             data = pack((ticket.question, compacted(events)))
         if len(data) > LARGEST_ANSWER:
             return
-        # With a patience of its own: the call's may be used up, and nobody waits for this.
-        be_patient_once()
         try:
             await self._shelf.put(ticket.key, data, ticket.ttl)
         except UnreachableError:

@@ -16,9 +16,10 @@ from router_server.core.deadline import Timeouts
 from router_server.core.errors import Outcome, Phase, Reason, RouterError
 from router_server.core.flight import AHEAD, HELD, Flight, Wishes
 from router_server.core.outbox import TAKEN
+from router_server.core.record import replace
 from router_server.core.results import Finished, Heartbeat, Started, StreamEvent
 from router_server.core.router import RouterSettings
-from router_server.core.shelf import MemoryShelf
+from router_server.core.shelf import MemoryShelf, Shelf
 from router_server.core.types import Delta, DeltaKind, Generation, Routing, Usage
 from tests.clock import run_in_virtual_time, virtual_time
 from tests.core.scripted import Rig, ask, collect, done, invocation, rig, said
@@ -27,14 +28,14 @@ COLD = Generation(temperature=0.0)
 SLOW = Timeouts(first_token=1_000.0, idle=1_000.0, unary=1_000.0)
 
 
-def caching(r: Rig) -> CachingRouter:
+def caching(r: Rig, shelf: Shelf | None = None) -> CachingRouter:
     clock = asyncio.get_running_loop().time
     return CachingRouter(
         r.router,
         r.router,
         {"r": CacheSettings(3_600.0)},
         idempotency_ttl=600.0,
-        shelf=MemoryShelf(1 << 20, clock),
+        shelf=shelf or MemoryShelf(1 << 20, clock),
         name_key=lambda what, digest: f"{what}:{digest}",
         observer=r.recorder,
         clock=clock,
@@ -196,6 +197,36 @@ async def test_each_has_signs_of_life_as_it_asked() -> None:
     assert r.recorder.calls[-1].reused == "cache"
 
 
+class SlowShelf(MemoryShelf):
+    """Keeps an answer when it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__(1 << 20, asyncio.get_running_loop().time)
+        self.go_on = asyncio.Event()
+
+    async def put(self, key: str, value: bytes, ttl: float) -> None:
+        await self.go_on.wait()
+        await super().put(key, value, ttl)
+
+
+@virtual_time
+async def test_nobody_waits_until_it_is_kept_and_nobody_asks_again_meanwhile() -> None:
+    r, shelf = rig([[said("Hello"), done(Usage(3, 2))]]), SlowShelf()
+    router = caching(r, shelf)
+    calls: list[asyncio.Task[None]] = []
+    first = replace(invocation(), lasts=calls.append)
+    assert text_of(await collect(router.stream(ask(generation=COLD), first))) == "Hello"
+    await asyncio.sleep(0)
+    assert [call.done() for call in calls] == [True], "what the caller has taken is free again"
+    assert text_of(await collect(router.stream(ask(generation=COLD), invocation()))) == "Hello"
+    shelf.go_on.set()
+    await asyncio.sleep(1.0)
+    assert not router.replays.flights
+    assert text_of(await collect(router.stream(ask(generation=COLD), invocation()))) == "Hello"
+    assert [one.reused for one in r.recorder.calls] == [None, "joined", "cache"]
+    assert len(r.providers["a"].calls) == 1
+
+
 PIECE = 16 * 1024
 
 
@@ -205,10 +236,6 @@ async def many(count: int, made: list[int]) -> AsyncGenerator[Any, None]:
         made.append(number)
         yield Delta(0, DeltaKind.TEXT, f"{number:08d}" * (PIECE // 8))
     yield "end"
-
-
-async def unkept(_events: Sequence[Any]) -> None:
-    """Nobody keeps it."""
 
 
 def whole(count: int) -> str:
@@ -253,7 +280,7 @@ def test_every_reader_gets_all_of_it_and_what_is_held_is_bounded(
             if tasks and closed:
                 break  # nobody finds it any more
             tasks.append(asyncio.create_task(read(pause, patience)))
-            task = task or flight.begin(many(count, made), unkept, "flight")
+            task = task or flight.begin(many(count, made), lambda _all: flight.close(), "flight")
             await asyncio.sleep(0)
         await asyncio.gather(*tasks)
         assert task is not None
@@ -271,7 +298,7 @@ async def test_it_is_read_no_further_than_its_quickest_reader() -> None:
     flight = Flight(1e9, loop.time, lambda: None)
     slow, quick = (flight.follow(Wishes(1e9)) for _ in range(2))
     beginning = asyncio.ensure_future(anext(slow))
-    task = flight.begin(many(1_000, made), unkept, "flight")
+    task = flight.begin(many(1_000, made), lambda _all: flight.close(), "flight")
     assert await beginning == "begin"
     await asyncio.sleep(1.0)
     assert len(made) * PIECE <= AHEAD + TAKEN + PIECE, "nobody reads"
@@ -294,9 +321,6 @@ async def test_many_small_deltas_that_all_have_read_are_held_as_few() -> None:
     loop = asyncio.get_running_loop()
     kept: list[Any] = []
 
-    async def keep(events: Sequence[Any]) -> None:
-        kept.extend(events)
-
     async def small() -> AsyncGenerator[Any, None]:
         for _ in range(40_000):
             yield Delta(0, DeltaKind.TEXT, "word ")
@@ -305,7 +329,7 @@ async def test_many_small_deltas_that_all_have_read_are_held_as_few() -> None:
     task: asyncio.Task[None] | None = None
     reading = asyncio.create_task(collect(flight.follow(Wishes(1e9))))
     await asyncio.sleep(0)
-    task = flight.begin(small(), keep, "flight")
+    task = flight.begin(small(), kept.extend, "flight")
     assert text_of(await reading) == "word " * 40_000
     await task
     assert text_of(kept) == "word " * 40_000
