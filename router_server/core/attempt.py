@@ -74,7 +74,7 @@ class Attempt:
         self._place: Place | None = None
         self._reserved: Reservation | None = None
         self._lost = False
-        self._timers = Timers(target.settings.timeouts, lambda: call.remaining, others_left=step.others_left)
+        self._timers = Timers(target.settings.timeouts, call.time_left, others_left=step.others_left)
         self._connect = _NOT_CONNECTED
         upstream = target.upstream
         self._callers_options = options_for(call.request.provider_options, upstream.kind, upstream.name)
@@ -212,7 +212,7 @@ class Attempt:
 
     async def _with_permit(self, work: Callable[[Attempt], Awaitable[T]]) -> T:
         limiter = self.target.upstream.limiter
-        permit = await limiter.acquire(
+        permit = limiter.take(self.target.gate) or await limiter.acquire(
             self.target.gate,
             priority=self.call.request.routing.priority,
             size=self.call.prompt_tokens,

@@ -81,9 +81,8 @@ class Call:
         """The route's name."""
         return self.start.route
 
-    @property
-    def remaining(self) -> float:
-        """Seconds until the deadline."""
+    def time_left(self) -> float:
+        """Return the seconds until the deadline."""
         return self.deadline.remaining(self.clock())
 
     def planned(self, plan: Plan, providers: Mapping[str, str]) -> None:
@@ -108,7 +107,7 @@ class Call:
 
     def attempting(self, target: Target, *, hedge: bool) -> AttemptStart:
         """Return what is told of the next attempt, which asks ``target``."""
-        upstream = target.upstream
+        upstream, (host, port) = target.upstream, target.address
         return AttemptStart(
             call_id=self.start.call_id,
             operation=self.operation,
@@ -119,8 +118,8 @@ class Call:
             kind=upstream.kind,
             model=target.settings.model,
             number=self.asked + 1,
-            server_address=upstream.provider.address[0],
-            server_port=upstream.provider.address[1],
+            server_address=host,
+            server_port=port,
             request=self.request,
             hedge=hedge,
         )

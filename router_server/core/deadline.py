@@ -78,7 +78,8 @@ class Deadline(Struct, gc=False):
 
     def remaining(self, now: float) -> float:
         """Return the seconds that are left, never negative."""
-        return max(0.0, self.at - now)
+        left = self.at - now
+        return left if left > 0 else 0.0  # `max` takes ten times as long
 
     def spent(self, now: float) -> bool:
         """Tell whether nothing is left."""
@@ -139,8 +140,10 @@ def share(configured: float, remaining: float, *, others_left: bool, wished: flo
         others_left: another target may be tried after this one.
         wished: a shorter limit that the caller asked for.
     """
-    limit = min(configured, remaining / 2 if others_left else remaining)
-    return Timer(limit if wished is None else min(limit, wished), configured)
+    limit = remaining / 2 if others_left else remaining
+    if limit > configured:  # noqa: PLR1730 - `min` takes ten times as long
+        limit = configured
+    return Timer(limit if wished is None or wished > limit else wished, configured)
 
 
 class Timers:
@@ -186,7 +189,7 @@ class Timers:
         """Return the timer of connecting; it ends before the one around it, so that the culprit is known."""
         configured, remaining = self._timeouts.connect, self._remaining()
         timer = share(configured, remaining, others_left=self._others_left)
-        latest = max(remaining - _CONNECT_MARGIN, remaining / 2)
+        latest = remaining - _CONNECT_MARGIN if remaining > 2 * _CONNECT_MARGIN else remaining / 2
         return timer if timer.limit <= latest else Timer(latest, configured)
 
     def unary(self) -> Timer:

@@ -65,7 +65,7 @@ class Funds:
         most = most_it_may_cost(attempt) if budgets else 0
         if most <= 0:
             return await attempt.run(work)
-        hold = await self._ledger.reserve(budgets, most, attempt.call.remaining + _OUTLASTING)
+        hold = await self._ledger.reserve(budgets, most, attempt.call.time_left() + _OUTLASTING)
         try:
             return await attempt.run(work)
         finally:

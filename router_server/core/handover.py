@@ -31,8 +31,9 @@ class Tenure:
 
     def enter(self) -> None:
         """A call begins."""
+        if not self.calls:
+            self._empty.clear()
         self.calls += 1
-        self._empty.clear()
 
     def leave(self) -> None:
         """A call has ended."""
@@ -67,8 +68,12 @@ class Handover:
         Raises:
             RouterError: see `CallRouter`.
         """
-        with self._tenure.call() as router:
-            return await router.chat(request, invocation)
+        tenure = self._tenure
+        tenure.enter()
+        try:
+            return await tenure.router.chat(request, invocation)
+        finally:
+            tenure.leave()
 
     def stream(self, request: ChatRequest, invocation: Invocation) -> AsyncGenerator[StreamEvent, None]:
         """Yield the events of one streamed answer; the call lasts until ``aclose``, which must be called.
@@ -84,8 +89,12 @@ class Handover:
         Raises:
             RouterError: see `CallRouter`.
         """
-        with self._tenure.call() as router:
-            return await router.embed(request, invocation)
+        tenure = self._tenure
+        tenure.enter()
+        try:
+            return await tenure.router.embed(request, invocation)
+        finally:
+            tenure.leave()
 
     def models(self) -> tuple[ModelInfo, ...]:
         """Return the routes that callers may name now."""

@@ -92,6 +92,13 @@ class Limiter:
         """How many calls wait."""
         return len(self._waiters)
 
+    def take(self, gate: Gate) -> Permit | None:
+        """Return a slot if there is one now, as there nearly always is."""
+        if not self.has_room(gate):
+            return None
+        self._take(gate)
+        return Permit(self, gate)
+
     async def acquire(
         self, gate: Gate, *, priority: int = 0, size: int = 0, max_wait: float | None = None
     ) -> Permit:

@@ -15,6 +15,7 @@ from router_server.core.types import (
     Choice,
     EmbedRequest,
     FileRef,
+    Generation,
     Grammar,
     JsonObject,
     JsonSchema,
@@ -50,8 +51,8 @@ def needs_of(request: ChatRequest | EmbedRequest) -> frozenset[Capability]:
     """Return what a target must be able to do to take this request as it is."""
     if isinstance(request, EmbedRequest):
         return frozenset(_embed_needs(request))
-    more = frozenset(_chat_needs(request))
-    return _CHAT | more if more else _CHAT
+    more = _chat_needs(request)
+    return _CHAT.union(more) if more else _CHAT
 
 
 def estimate_tokens(characters: int) -> int:
@@ -92,36 +93,39 @@ def _embed_needs(request: EmbedRequest) -> Iterator[Capability]:
         yield Capability.EMBED_TASK
 
 
-def _chat_needs(request: ChatRequest) -> Iterator[Capability]:
+def _chat_needs(request: ChatRequest) -> list[Capability]:
+    """Return what it takes beyond a plain chat, mostly nothing; some of it perhaps twice."""
+    needs = _generation_needs(request.generation)
     for message in request.messages:
         for part in message.content:
-            if not isinstance(part, Text):
-                yield from _part_needs(part)
+            if type(part) is not Text:
+                needs.extend(_part_needs(part))
     if request.tools:
-        yield Capability.TOOLS
+        needs.append(Capability.TOOLS)
     if request.tool_choice.parallel is not None:
-        yield Capability.PARALLEL_TOOL_CONTROL
+        needs.append(Capability.PARALLEL_TOOL_CONTROL)
     if request.tool_choice.allowed:
-        yield Capability.ALLOWED_TOOLS
+        needs.append(Capability.ALLOWED_TOOLS)
     if request.response_format is not None:
-        yield _FORMATS[type(request.response_format)]
-    yield from _generation_needs(request)
+        needs.append(_FORMATS[type(request.response_format)])
+    return needs
 
 
-def _generation_needs(request: ChatRequest) -> Iterator[Capability]:
-    generation = request.generation
+def _generation_needs(generation: Generation) -> list[Capability]:
+    needs = []
     if generation.reasoning_effort is not None:
-        yield Capability.REASONING_EFFORT
+        needs.append(Capability.REASONING_EFFORT)
     if generation.top_k is not None:
-        yield Capability.TOP_K
+        needs.append(Capability.TOP_K)
     if generation.stop_sequences:
-        yield Capability.STOP
+        needs.append(Capability.STOP)
     if generation.seed is not None:
-        yield Capability.SEED
+        needs.append(Capability.SEED)
     if generation.presence_penalty is not None or generation.frequency_penalty is not None:
-        yield Capability.PENALTIES
+        needs.append(Capability.PENALTIES)
     if generation.top_logprobs is not None:
-        yield Capability.LOGPROBS
+        needs.append(Capability.LOGPROBS)
+    return needs
 
 
 def _part_needs(part: Part) -> Iterator[Capability]:

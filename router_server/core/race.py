@@ -54,7 +54,7 @@ class Race:
             return result
 
         if self._patience is None:
-            return await _paid(self._first, answer)
+            return await paid(self._first, answer)
         try:
             return await self._raced(answer, self._patience)
         finally:
@@ -104,7 +104,7 @@ class Race:
     def _start(
         self, attempt: Attempt, answer: Callable[[Attempt], Coroutine[Any, Any, T]]
     ) -> asyncio.Task[T]:
-        task = asyncio.create_task(_paid(attempt, answer), name=f"attempt of {attempt.target.name}")
+        task = asyncio.create_task(paid(attempt, answer), name=f"attempt of {attempt.target.name}")
         self._tasks[attempt] = task
         return task
 
@@ -130,7 +130,8 @@ class Race:
         await _ended(losers.values())
 
 
-def _paid(attempt: Attempt, answer: Callable[[Attempt], Awaitable[T]]) -> Coroutine[Any, Any, T]:
+def paid(attempt: Attempt, answer: Callable[[Attempt], Awaitable[T]]) -> Coroutine[Any, Any, T]:
+    """Run an attempt, on the call's funds where it has any."""
     funds = attempt.call.funds
     return attempt.run(answer) if funds is None else funds.paying(attempt, answer)
 

@@ -24,7 +24,7 @@ from router_server.core.observer import Observer
 from router_server.core.outbox import Outbox
 from router_server.core.plan import Plan, Strategy, make_plan
 from router_server.core.provider import Capability
-from router_server.core.race import Race
+from router_server.core.race import Race, paid
 from router_server.core.results import (
     ChatResult,
     EmbedResult,
@@ -227,13 +227,21 @@ class Router:
         journey = await self._journey(call, route)
         while True:
             attempt = await journey.next()
-            race = Race(journey, attempt, journey.patience(attempt))
+            patience = journey.patience(attempt)
+            if patience is not None:
+                race = Race(journey, attempt, patience)
+                try:
+                    return race.leader, await race.run(work)
+                except UpstreamError as error:
+                    journey.failed(race.leader, error)
+                    continue
             try:
-                answer = await race.run(work)
+                answer = await paid(attempt, work)
             except UpstreamError as error:
-                journey.failed(race.leader, error)
+                journey.failed(attempt, error)
             else:
-                return race.leader, answer
+                journey.timed(attempt)
+                return attempt, answer
 
     async def _journey(self, call: Call, route: Route) -> Journey:
         plan = await _allotted_plan(call, route, route.allocation) if route.allocation else _plan(call, route)

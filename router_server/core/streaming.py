@@ -164,11 +164,11 @@ class Streaming:
 
     async def _until_there_is_room(self) -> None:
         try:
-            await self._outbox.room(self._call.remaining)
+            await self._outbox.room(self._call.time_left())
         except ReaderStalledError:
             raise UpstreamError(Outcome.CANCELLED, "reader_stalled") from None
         except TimeoutError:
-            if self._call.remaining <= 0:
+            if self._call.time_left() <= 0:
                 raise UpstreamError(Outcome.TIMEOUT, "deadline", phase=Phase.STREAM, blameless=True) from None
             # The deadline has moved while it waited.
             if self._outbox.full:

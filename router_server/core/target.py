@@ -160,12 +160,15 @@ class Target:
 
     __slots__ = (
         "_at_its_best",
+        "address",
         "answer_times",
         "breaker",
+        "configured",
         "cooldown",
         "gate",
         "name",
         "pace",
+        "provider",
         "settings",
         "upstream",
     )
@@ -181,6 +184,9 @@ class Target:
     ) -> None:
         self.settings = settings
         self.upstream = upstream
+        self.configured = settings.name
+        self.provider = upstream.name
+        self.address = upstream.provider.address
         self.name = f"{settings.name}@{upstream.endpoint}" if upstream.endpoint else settings.name
         self.gate = Gate(settings.max_concurrency)
         self.cooldown = Cooldown(clock)
@@ -197,16 +203,6 @@ class Target:
         self.answer_times = before.answer_times
         if self.settings.breaker == before.settings.breaker:
             self.breaker = before.breaker
-
-    @property
-    def configured(self) -> str:
-        """The name in the configuration, which callers know."""
-        return self.settings.name
-
-    @property
-    def provider(self) -> str:
-        """The provider's name."""
-        return self.upstream.name
 
     @property
     def endpoints(self) -> tuple[Target, ...]:
