@@ -228,20 +228,16 @@ class Router:
         while True:
             attempt = await journey.next()
             patience = journey.patience(attempt)
-            if patience is not None:
-                race = Race(journey, attempt, patience)
-                try:
-                    return race.leader, await race.run(work)
-                except UpstreamError as error:
-                    journey.failed(race.leader, error)
-                    continue
+            race = None if patience is None else Race(journey, attempt, patience)
             try:
-                answer = await paid(attempt, work)
+                answer = await (paid(attempt, work) if race is None else race.run(work))
             except UpstreamError as error:
-                journey.failed(attempt, error)
-            else:
-                journey.timed(attempt)
-                return attempt, answer
+                journey.failed(attempt if race is None else race.leader, error)
+                continue
+            if race is not None:
+                return race.leader, answer
+            journey.timed(attempt)
+            return attempt, answer
 
     async def _journey(self, call: Call, route: Route) -> Journey:
         plan = await _allotted_plan(call, route, route.allocation) if route.allocation else _plan(call, route)
