@@ -9,8 +9,9 @@ from google.rpc import error_details_pb2
 
 from router_server.auth.api_keys import hash_of
 from router_server.core.budget import NANO_PER_USD
+from tests.e2e.phases import until
 from tests.e2e.serving import Served, answer, chat, events_of, fails, pieces, serving
-from tests.upstream import Upstream, json_reply, sse_reply
+from tests.upstream import End, Upstream, json_reply, sse_reply
 
 COST = 3 * 1_000 + 2 * 1_000 + 1_000_000
 """Nano-USD of one answer: 3 tokens and 2 at 1 USD per million each, and a tenth of a cent for the request."""
@@ -159,3 +160,32 @@ async def test_a_failure_costs_nothing_and_is_given_back() -> None:
                 failure = await fails(served.stub.Chat(LIMITED))
                 assert failure.reason == "ALL_TARGETS_FAILED"
                 assert await spent(served, "route/chat") == 0
+
+
+PROMPT = 2_000
+"""Nano-USD of the prompt, by the estimate."""
+
+
+@pytest.mark.parametrize("streaming", [False, True], ids=["unary", "stream"])
+async def test_what_a_hedge_beat_is_paid_from_the_budget_too(streaming: bool) -> None:
+    async with Upstream() as a, Upstream() as b:
+        a.always((End.STALL,))
+        b.always(sse_reply(pieces("Hel", "lo")) if streaming else json_reply(answer()))
+        hedged = config(a, b, route=budget(10 * RESERVED)).replace(
+            "targets: [a1, b1]", "targets: [a1, b1], hedge: {after: 100ms, max_extra: 1.0}"
+        )
+        async with serving(hedged) as served:
+            assert await ask(served, streaming=streaming) == "b1"
+            assert await spent(served, "route/chat") == PROMPT + 1_000_000 + COST
+
+
+@pytest.mark.parametrize("method", ["Chat", "StreamChat"])
+async def test_what_its_caller_gave_up_is_paid_from_the_budget(method: str) -> None:
+    async with Upstream() as a, Upstream() as b:
+        a.always((End.STALL,))
+        async with serving(config(a, b, route=budget(10 * RESERVED))) as served:
+            call = getattr(served.stub, method)(LIMITED)
+            await a.requested()
+            call.cancel()
+            await until(lambda: served.idle)
+            assert await spent(served, "route/chat") == PROMPT + 1_000_000

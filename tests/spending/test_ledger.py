@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Sequence
-from datetime import UTC
+from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -29,9 +30,9 @@ def server() -> Iterator[SharedServer]:
         yield running
 
 
-async def fits(ledger: BudgetLedger, amount: int) -> bool:
+async def fits(ledger: BudgetLedger, amount: int, budget: Budget = BUDGET) -> bool:
     try:
-        await ledger.reserve([BUDGET], amount, 60.0)
+        await ledger.reserve([budget], amount, 200_000.0)
     except UpstreamError:
         return False
     return True
@@ -51,6 +52,41 @@ async def test_a_new_day_is_a_new_budget() -> None:
     assert not await fits(ledger, 1)
     now += 43_200.0
     assert await fits(ledger, 1_000)
+
+
+@pytest.mark.parametrize(
+    ("begins", "hours"), [("2026-03-29", 23), ("2026-10-25", 25), ("2026-10-26", 24), ("2026-12-31", 24)]
+)
+async def test_a_day_is_as_long_as_it_is_where_the_budget_is(begins: str, hours: int) -> None:
+    zone = ZoneInfo("Europe/Berlin")
+    midnight = datetime.fromisoformat(begins).replace(tzinfo=zone).timestamp()
+    now = midnight - 1.0
+    ledger = BudgetLedger(MemoryStore(lambda: now), clock=lambda: now)
+    berlin = Budget("route/chat", Terms(1_000, 1_000_000, WhenSpent.REFUSE, zone))
+    yesterday = await ledger.reserve([berlin], 1_000, 60.0)
+    now = midnight
+    assert await fits(ledger, 1_000, berlin), "a new day, also while a call of the old one runs"
+    yesterday.settle(700)
+    now = midnight + hours * 3_600.0 - 1.0
+    assert not await fits(ledger, 1, berlin)
+    assert await ledger.flush()
+    now += 1.0
+    assert await fits(ledger, 1_000, berlin)
+    spent = {account.period.name: account.spent for account in ledger.accounts if account.spent}
+    before = datetime.fromtimestamp(midnight - 1.0, zone)
+    assert spent == {before.strftime("%Y-%m-%d"): 700, before.strftime("%Y-%m"): 700}
+
+
+async def test_a_month_is_over_when_it_is_over_where_the_budget_is() -> None:
+    zone = ZoneInfo("Pacific/Auckland")
+    april = datetime(2026, 4, 1, tzinfo=zone).timestamp()
+    now = april - 1.0
+    ledger = BudgetLedger(MemoryStore(lambda: now), clock=lambda: now)
+    there = Budget("route/chat", Terms(None, 1_000, WhenSpent.REFUSE, zone))
+    assert await fits(ledger, 1_000, there)
+    assert not await fits(ledger, 1, there)
+    now = april
+    assert await fits(ledger, 1_000, there)
 
 
 async def test_what_never_answered_lends_one_hundredth_and_hears_of_it_later(server: SharedServer) -> None:
