@@ -48,6 +48,10 @@ class EventParser:
         Raises:
             UpstreamError: MALFORMED, ``event_too_large``; the stream is of no use after it.
         """
+        # At a pace, each read is one whole event.
+        if not (self._line or self._data or self._skip_lf) and (events := self._plain(chunk)):
+            self._at_start = False
+            return events
         if self._skip_lf and chunk:
             self._skip_lf = False
             if chunk.startswith(b"\n"):
@@ -87,9 +91,19 @@ class EventParser:
         if self._at_start:
             self._at_start = False
             lines = lines.removeprefix(_BYTE_ORDER_MARK)
-        if not self._data and len(lines) <= self._max and (events := _plain_events(lines)):
+        if not self._data and (events := self._plain(lines)):
             return events
         return self._take_line_by_line(lines)
+
+    def _plain(self, lines: bytes) -> list[bytes]:
+        """Return the data of ``lines`` if each is a ``data: `` line with a blank one after it, else nothing.
+
+        Nearly all servers write that. Line by line, 200 events take 1.27 million instructions, and here 0.25.
+        """
+        if not (lines.startswith(b"data: ") and lines.endswith(b"\n\n")) or b"\r" in lines:
+            return []
+        events = lines[6:-2].split(b"\n\ndata: ")
+        return [] if b"\n" in b"".join(events) or len(lines) > self._max else events
 
     def _take_line_by_line(self, lines: bytes) -> list[bytes]:
         events: list[bytes] = []
@@ -112,17 +126,6 @@ class EventParser:
                 raise _too_large()
         self._data_bytes = size
         return events
-
-
-def _plain_events(lines: bytes) -> list[bytes]:
-    """Return the data of ``lines`` if each is a ``data: `` line with a blank one after it, else nothing.
-
-    Nearly all servers write that. Line by line, 200 events take 1.27 million instructions, and here 0.25.
-    """
-    if not (lines.startswith(b"data: ") and lines.endswith(b"\n\n")) or b"\r" in lines:
-        return []
-    events = lines[6:-2].split(b"\n\ndata: ")
-    return [] if b"\n" in b"".join(events) else events
 
 
 def _too_large() -> UpstreamError:
