@@ -62,7 +62,7 @@ class Load:
             self.streams += 1
 
 
-@pytest.mark.timeout(150)
+@pytest.mark.timeout(240)
 async def test_no_call_fails(folder: Path, redis: SharedServer) -> None:
     configuration = CONFIGURATION.format(redis=redis.url, words=WORDS)
     async with replicas(folder, configuration) as some, client_of(some) as client:

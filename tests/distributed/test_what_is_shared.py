@@ -162,6 +162,7 @@ class Shown:
             assert all([(await ask(one, "free", "safe")).route.target == "u" for one in others])
             assert len(self.r.requests) == 3
         await until(lambda: _any_probe(self.some, self.r, 3))
+        assert len(self.r.requests) <= 3 + 3, "at most one probe of each in an open period"
         self.r.always(json_reply(answer()))
 
         async def back() -> bool:
@@ -277,7 +278,7 @@ async def _any_probe(some: Sequence[Replica], upstream: Upstream, before: int) -
     return len(upstream.requests) > before
 
 
-@pytest.mark.timeout(150)
+@pytest.mark.timeout(240)
 async def test_three_processes_share_it_and_two_go_on(folder: Path, redis: SharedServer) -> None:
     async with AsyncExitStack() as stack:
         upstreams = [await stack.enter_async_context(Upstream()) for _ in range(4)]
