@@ -1,4 +1,4 @@
-"""API keys in the Redis that replicas share: one text with all their hashes, and a number of its changes.
+"""API keys in the Redis that replicas share: one text with all their hashes, and the time of its last change.
 
 The only values there without a time to live: somebody wrote them, and nothing can make them again.
 """
@@ -22,13 +22,16 @@ _MOST_TRIES: Final = 10
 _PATIENCE: Final = 5.0
 """Seconds that somebody who changes keys waits for Redis; a call would wait for 0.05."""
 
+# Not a count: that of a Redis which was emptied would come by the number again that a server has seen.
 _LUA: Final = """
 local version = tonumber(redis.call('GET', KEYS[2]) or '0')
 if version ~= tonumber(ARGV[1]) then
   return {0}
 end
+local changed = math.max(version + 1, now)
 redis.call('SET', KEYS[1], ARGV[2])
-return {redis.call('INCR', KEYS[2])}
+redis.call('SET', KEYS[2], changed)
+return {changed}
 """
 
 
@@ -37,8 +40,9 @@ def _local(cells: Cells, keys: Sequence[str], arguments: Sequence[Argument]) -> 
     if version != int(arguments[0]):
         return [0]
     cells.put(keys[0], str(arguments[1]).encode(), _LASTING)
-    cells.put(keys[1], b"%d" % (version + 1), _LASTING)
-    return [version + 1]
+    changed = max(version + 1, cells.now)
+    cells.put(keys[1], b"%d" % changed, _LASTING)
+    return [changed]
 
 
 _WRITE: Final = Script("keys", _LUA, _local)

@@ -144,6 +144,18 @@ async def test_keys_stay_known_while_redis_is_gone(server: SharedServer) -> None
             await place.change(Adding(key("b")))
 
 
+async def test_keys_that_were_written_anew_into_an_emptied_redis_are_seen(server: SharedServer) -> None:
+    async with connected(server.url) as store:
+        place = SharedKeys(store)
+        await place.change(Adding(key("a")))
+        live = LiveKeys((), [place])
+        await live.look()
+        await store._redis.flushall()
+        await place.change(Adding(key("b")))
+        await live.look()
+        assert [knows(live, name) for name in "ab"] == [False, True]
+
+
 async def test_what_others_left_in_redis_is_named() -> None:
     store = MemoryStore()
     await store.put("modelrouter:{keys}:all", b"no json", 60)
