@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from router_server.config import Config, ConfigError, Problem
+from router_server.config import Config, ConfigError, Problem, warnings_of
 from router_server.config.problems import dotted
 from router_server.config.references import check
 from router_server.providers import SetupError
@@ -133,6 +133,9 @@ class Reloader:
         if config == self.config:
             _log.info("The configuration was read again: nothing that can change now has changed.")
             return
+        for words in warnings_of(config):
+            if words not in warnings_of(self.config):
+                _log.warning("%s", words)
         changes = ", ".join(_changes(self.config, config))
         _log.info("The configuration was read again and is in use; changed: %s", changes)
 

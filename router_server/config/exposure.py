@@ -17,7 +17,16 @@ from router_server.config.values import host_and_port
 
 def warnings_of(config: Config) -> tuple[str, ...]:
     """Return one sentence for each setting that is allowed and unwise."""
-    return (*_open_to_all(config), *_keys_in_plaintext(config))
+    return (*_open_to_all(config), *_keys_in_plaintext(config), *_arms_mixed(config))
+
+
+def _arms_mixed(config: Config) -> Iterator[str]:
+    for name, route in config.routes.items():
+        if route.experiment is not None and route.cache is not None:
+            yield (
+                f"routes.{name} has an experiment and a cache: an answer that is kept is given to both arms, "
+                "whoever made it. Take the cache away for as long as the arms are compared."
+            )
 
 
 def _keys_in_plaintext(config: Config) -> Iterator[str]:

@@ -119,6 +119,14 @@ def test_durations_are_seconds() -> None:
     assert (server.drain_delay, server.drain_grace, server.deadline.unary) == (0.5, 5400.0, 7.0)
 
 
+def test_a_cache_that_mixes_the_arms_of_an_experiment_is_a_warning() -> None:
+    two = VALID.replace("routes:", "  u: {provider: m, model: y}\nroutes:")
+    tried = two.replace("[t]", "[t], experiment: {target: u, share: 0.1}")
+    assert warnings_of(config_of(tried)) == ()
+    (warning,) = warnings_of(config_of(tried.replace("share: 0.1}", "share: 0.1}, cache: {ttl: 1h}")))
+    assert "routes.r has an experiment and a cache" in warning
+
+
 @pytest.mark.parametrize(
     "listen", ["127.0.0.1:50051", "localhost:50051", "'[::1]:50051'", "'unix:/run/router.sock'"]
 )
