@@ -254,6 +254,7 @@ class Breaker:
     def _leave_alone(self, seconds: float) -> None:
         self._open_until = self._clock() + seconds
         self._probes_from = self._open_until + self.courtesy
+        self.wanted = False
         self._become(BreakerState.OPEN)
 
     def _half_open(self) -> None:

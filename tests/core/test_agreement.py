@@ -250,6 +250,33 @@ async def test_one_that_comes_later_learns_what_is_open_and_what_is_probed() -> 
 
 
 @virtual_time
+async def test_a_reload_keeps_what_was_heard_of_a_breaker_and_tells_it_to_a_new_one() -> None:
+    async with replicas(2) as (a, b):
+        a.fail()
+        await asyncio.sleep(SOON)
+        b.breaker.heard_closed()
+        b.agreement.change([("t", b.breaker)])
+        await asyncio.sleep(SOON)
+        assert b.state == "closed", "the word was heard before"
+        fresh = Breaker(SETTINGS, asyncio.get_running_loop().time)
+        b.agreement.change([("t", fresh)])
+        await asyncio.sleep(SOON)
+        assert fresh.state == "open"
+
+
+@virtual_time
+async def test_whoever_has_no_calls_leaves_the_probe_to_others() -> None:
+    async with replicas(2) as (a, b):
+        b.breaker.wanted = True  # long ago
+        a.fail()
+        await asyncio.sleep(10.1)
+        a.reaches = True
+        a.breaker.wanted = True
+        await asyncio.sleep(2 * SOON)
+        assert (a.call(), b.breaker.admits) == (True, False)
+
+
+@virtual_time
 async def test_a_board_that_forgot_everything_is_no_news() -> None:
     async with replicas(2) as (a, b):
         a.fail()
