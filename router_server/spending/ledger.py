@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Final
+from typing import Final, NoReturn
 
 from router_server.core.budget import Budget, BudgetUse, Period, WhenSpent
 from router_server.core.errors import UpstreamError
@@ -72,6 +72,15 @@ class Account:
         """The names of its book and of its holds."""
         parts = (self.budget.subject, self.period.name)
         return key("budget", *parts), key("budget", *parts, "holds")
+
+    def used_with(self, amount: int) -> int:
+        """What would be spent or reserved by all replicas, as last heard, with ``amount`` more."""
+        return self.spent + self.reserved + amount
+
+    @property
+    def refuses(self) -> bool:
+        """Tell whether it ends a call that does not fit; else another target may be asked."""
+        return self.budget.terms.when_spent is WhenSpent.REFUSE
 
     @property
     def used(self) -> int:
@@ -188,7 +197,8 @@ class BudgetLedger:
             held.settle(0)
             raise
         else:
-            self._check(held, int(reply[0]), now)
+            if reply[0]:
+                self._refuse(held, now)
         return held
 
     async def run(self) -> None:
@@ -237,12 +247,14 @@ class BudgetLedger:
             self._hear(account, int(reply[1 + 2 * i]), int(reply[2 + 2 * i]))
         return reply
 
-    def _check(self, held: _Held, refused: int, now: float) -> None:
-        if not refused:
-            return
-        account = held.accounts[refused - 1]
-        account.refused = True
-        self._heard(account)
+    def _refuse(self, held: _Held, now: float) -> NoReturn:
+        # All of them, where a reload has changed terms since they were asked.
+        short = [a for a in held.accounts if a.used_with(held.amount) > a.period.limit] or held.accounts
+        for account in short:
+            account.refused = True
+            self._heard(account)
+        # The strictest of them decides, and of those the one that lasts longest.
+        account = max(short, key=lambda one: (one.refuses, one.period.ends))
         left = account.period.limit - account.spent - account.reserved
         why = (
             "is used up" if left <= 0 else "has not enough left for this call, for which fewer tokens may do"
@@ -309,11 +321,10 @@ class BudgetLedger:
 
 
 def _refusal(account: Account, why: str, retry_after: float) -> UpstreamError:
-    terms = account.budget.terms
     return exhausted(
         account.budget,
         account.period.word,
         why,
         retry_after=retry_after,
-        ends_call=terms.when_spent is WhenSpent.REFUSE,
+        ends_call=account.refuses,
     )

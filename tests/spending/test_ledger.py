@@ -38,6 +38,29 @@ async def fits(ledger: BudgetLedger, amount: int, budget: Budget = BUDGET) -> bo
     return True
 
 
+def ends_at(error: UpstreamError) -> tuple[str, float, bool]:
+    assert error.refusal is not None
+    assert error.retry_after is not None
+    return error.refusal.metadata["period"], NOON + error.retry_after, error.ends_call
+
+
+async def test_of_several_that_are_spent_the_strictest_and_the_longest_is_told() -> None:
+    both = Budget("route/chat", Terms(1_000, 1_000, WhenSpent.NEXT, UTC))
+    strict = Budget("key/search", Terms(1_000, None, WhenSpent.REFUSE, UTC))
+    ledger = BudgetLedger(MemoryStore(lambda: NOON), clock=lambda: NOON)
+    await ledger.reserve([both, strict], 1_000, 60.0)
+    tomorrow = datetime(2026, 11, 22, tzinfo=UTC).timestamp()
+    december = datetime(2026, 12, 1, tzinfo=UTC).timestamp()
+    for budgets, told in (
+        ([both], ("monthly", december, False)),
+        ([both, strict], ("daily", tomorrow, True)),
+    ):
+        with pytest.raises(UpstreamError) as refused:
+            await ledger.reserve(budgets, 1, 60.0)
+        assert ends_at(refused.value) == told
+    assert all(account.refused for account in ledger.accounts)
+
+
 async def test_processes_that_share_nothing_have_a_part_each() -> None:
     ledger = BudgetLedger(MemoryStore(lambda: NOON), shares=4, clock=lambda: NOON)
     assert not await fits(ledger, 251)
