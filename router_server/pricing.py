@@ -71,6 +71,8 @@ def _published(publisher: str, model: str) -> Cost:
 
 
 def _cost(rates: Rates, usage: Usage) -> int:
+    if not (usage.cache_read_input_tokens or usage.cache_write_input_tokens):
+        return int(rates.request + rates.input * usage.input_tokens + rates.output * usage.output_tokens)
     # A part larger than the whole is an upstream's to get wrong, and must not make a price negative.
     read = min(usage.cache_read_input_tokens, usage.input_tokens)
     written = min(usage.cache_write_input_tokens, usage.input_tokens - read)

@@ -9,7 +9,7 @@ one call.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice
 from typing import Protocol
 
 from router_server.core.errors import (
@@ -22,6 +22,7 @@ from router_server.core.provider import Capability
 from router_server.core.record import Record, replace
 from router_server.core.types import ChatRequest, EmbedRequest, Operation
 
+_EMBED = Capability.EMBED
 MOST_ENDPOINTS = 4
 """How many endpoints of one target a call asks: a prompt that kills engines must not go through a fleet."""
 
@@ -137,11 +138,14 @@ def make_plan(
         picked = iter(strategy([*picked], demand))
     if not routing.allow_failover:
         picked = islice(picked, 1)
-    if Capability.EMBED in needs:
+    if _EMBED in needs:
         picked = _of_one_space(picked)
     if not in_turn:
         return _eligible([endpoint for c in picked for endpoint in _endpoints(c)])
-    well, passed_over = next_well(picked)
+    first = next(picked)
+    if first.well and not first.endpoints:  # nearly always so, and a third of the price
+        return Plan(first.configured, (first,), rest=picked)
+    well, passed_over = next_well(chain((first,), picked))
     plan = _eligible([*passed_over, *well])
     return replace(plan, rest=picked) if well else plan
 

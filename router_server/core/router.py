@@ -50,6 +50,7 @@ _DIRECT = "direct"
 """The route's name in telemetry where the caller named a provider and a model: label values are bounded."""
 
 _LONGEST_NAME = 256
+_STREAM = Operation.STREAM
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,9 +256,7 @@ class Router:
             operation,
             route.name,
             request,
-            default_timeout=(
-                settings.stream_deadline if operation is Operation.STREAM else settings.unary_deadline
-            ),
+            default_timeout=settings.stream_deadline if operation is _STREAM else settings.unary_deadline,
             observer=self._observer,
             clock=self._clock,
             arm=route.experiment.arm(request) if route.experiment else "",

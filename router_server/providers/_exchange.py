@@ -106,7 +106,8 @@ class Exchange:
         size = 0
         try:
             # Buffers are taken as they are: cut to 64 KiB, 64 vectors of 1,536 numbers were copied once more.
-            while size < limit and (chunk := await content.readany()):
+            while size < limit and not content.at_eof():
+                chunk = await content.readany()
                 chunks.append(chunk)
                 size += len(chunk)
         except (aiohttp.ClientError, OSError) as error:

@@ -70,9 +70,10 @@ _OPERATIONS: Mapping[Operation, models_pb2.Model.Operation] = {
 
 def write_chat(result: ChatResult) -> chat_pb2.ChatResponse:
     """Return the answer of Chat."""
-    response = chat_pb2.ChatResponse(
-        id=result.call_id, model=result.model, finish_reason=_FINISHES[result.answer.finish_reason]
-    )
+    response = chat_pb2.ChatResponse()
+    response.id = result.call_id
+    response.model = result.model
+    response.finish_reason = _FINISHES[result.answer.finish_reason]
     _write_message(result.answer.message, response.message)
     write_usage(result.usage, response.usage)
     write_trail(result.trail, response.route)
