@@ -51,14 +51,15 @@ class Repeats:
         before, after = self._before, self._after
         if not before:
             return []
-        first, last, least = len(before), -len(after), len(before) + len(after)
+        first, last = len(before), -len(after)
         texts: list[bytes] = []
         for index in range(start, len(events)):
             event = events[index]
-            if len(event) < least or not (event.startswith(before) and event.endswith(after)):
+            if not (event.startswith(before) and event.endswith(after)):
                 break
             text = event[first:last]
-            if b'"' in text:  # else `_unquoted` could not tell where it ends
+            # None where the two overlap; and with a quote in it, `_unquoted` could not tell where it ends.
+            if not text or text.find(b'"') >= 0:
                 break
             texts.append(text)
         return self._unquoted(texts) if texts else []
