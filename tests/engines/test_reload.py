@@ -62,7 +62,9 @@ async def test_one_that_is_described_as_before_runs_on_with_its_calls(engine: Fa
 async def test_what_concerns_the_router_alone_changes_without_a_restart(engine: FakeEngine) -> None:
     async with serving(config(engine)) as server:
         await becomes(server, "ready")
+        limiter = server.limiter("local")
         await reload(server, read_(config(engine, idle_sleep="300ms", while_waking="next")))
+        assert server.limiter("local") is limiter, "its calls still count"
         await becomes(server, "stopped")
         assert (await fails(server.stub.Chat(chat()))).reason == "ALL_TARGETS_FAILED"
         await reload(server, read_(config(engine, while_waking="queue")))
