@@ -109,7 +109,7 @@ def _broken(chain: tuple[BaseException, ...]) -> UpstreamError | None:
     for error in reversed(chain):
         if isinstance(error, httpx.TimeoutException):
             return UpstreamError(Outcome.TIMEOUT, "connect_timeout", phase=Phase.CONNECT)
-        if isinstance(error, aiohttp.ClientError | aiohttp.http_exceptions.TransferEncodingError):
+        if isinstance(error, aiohttp.ClientError):
             return transport_failure(error)
         if isinstance(error, httpx.TransportError):
             return UpstreamError(Outcome.UNAVAILABLE, "connection_failed")

@@ -77,13 +77,13 @@ class LiteLLMProvider:
             while (chunk := await self._next(chunks)) is not None:
                 piece = _plain(chunk)
                 items = answer.take([msgspec.json.encode(piece)])
+                if answer.finished and _is_invented(chunks):
+                    raise UpstreamError(Outcome.MALFORMED, "no_finish_reason")
                 reasoning = _reasoning_in(items) if reasoning is None else reasoning
                 state = thoughts.take(_thoughts_in(piece))
                 if state and reasoning is not None:
                     items.append(Delta(reasoning, DeltaKind.REASONING, opaque_state=state))
                 yield items
-                if answer.finished and _is_invented(chunks):
-                    raise UpstreamError(Outcome.MALFORMED, "no_finish_reason")
         finally:
             await chunks.aclose()
         answer.end()

@@ -8,8 +8,9 @@ import pytest
 
 from router_server.core.errors import Outcome, Phase, UpstreamError
 from router_server.core.provider import Provider, UpstreamChat, UpstreamEmbed
-from router_server.core.types import EmbedRequest
+from router_server.core.types import EmbedRequest, Finish, StreamItem
 from tests.kinds.litellm_talk import CAP, KEY, LITELLM_MARKS, provider_at
+from tests.providers.asks import read_into
 from tests.providers.openai_talk import call, chunk_of, stream, text_chunks
 from tests.secrecy import must_not_show
 from tests.upstream import (
@@ -206,6 +207,15 @@ async def test_streams_that_fail(
     error = await failure(provider, call(model=OPENAI), streamed=True)
     assert error.outcome is outcome
     assert len(upstream.requests) == 1
+
+
+async def test_no_end_is_invented(upstream: Upstream, provider: Provider) -> None:
+    """litellm says ``stop`` also where nobody did; whoever reads must not hear of it."""
+    upstream.then(json_reply({"id": "x", "choices": []}))
+    items: list[StreamItem] = []
+    with pytest.raises(UpstreamError):
+        await read_into(items, provider.stream(call(model=OPENAI)))
+    assert not [item for item in items if isinstance(item, Finish)]
 
 
 async def test_nobody_listens(upstream: Upstream, provider: Provider) -> None:
