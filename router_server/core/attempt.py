@@ -68,8 +68,7 @@ class Attempt:
         self.measures = Measures()
         self.usage: Usage | None = None  # with its cost, once the attempt is over
         self._engine = target.upstream.engine
-        self._step = step
-        self._check_soon = check_soon
+        self._step, self._check_soon = step, check_soon
         self._began = call.clock()
         self._start = call.attempting(target, hedge=step.hedge)
         self.record: AttemptRecord | None = None
@@ -175,13 +174,11 @@ class Attempt:
         Raises:
             UpstreamError: TIMEOUT, or what the stream raises.
         """
-        loop = asyncio.get_running_loop()
+        now, deadline = asyncio.get_running_loop().time, self.call.deadline
         request = cast("ChatRequest", self.call.request)
-        reasoning = request.generation.reasoning_effort is not None
-        wished = request.routing.first_token_timeout
-        timer = self._timers.first_token(reasoning, wished)
-        phase = Phase.FIRST_TOKEN
-        since, cutoff = loop.time(), Cutoff(timer.limit)
+        reasoning, wished = request.generation.reasoning_effort, request.routing.first_token_timeout
+        timer = self._timers.first_token(reasoning is not None, wished)
+        since, cutoff, idle = now(), Cutoff(timer.limit), 0.0
         try:
             async with aclosing(stream):
                 with cutoff:
@@ -190,16 +187,18 @@ class Attempt:
                         cutoff.reschedule(None)
                         self._saw_token()
                         await sink(items)
-                        timer = self._timers.idle(finished=self.measures.finish_reason is not None)
-                        phase = Phase.STREAM
-                        since = loop.time()
-                        self._timers.latest = since + timer.configured
-                        cutoff.reschedule(since + timer.limit)
+                        since = now()
+                        idle = self._timers.idle(since, finished=self.measures.finish_reason is not None)
+                        cutoff.reschedule(min(idle, deadline.at))
         except TimeoutError:
             if not cutoff.due:
                 raise
-            reason = "idle_timeout" if phase is Phase.STREAM else "first_token_timeout"
-            raise self._timed_out(timer, loop.time() - since, phase, reason) from None
+            if not idle:
+                raise self._timed_out(
+                    timer, now() - since, Phase.FIRST_TOKEN, "first_token_timeout"
+                ) from None
+            timer = Timer(min(idle, deadline.at) - since, idle - since)
+            raise self._timed_out(timer, now() - since, Phase.STREAM, "idle_timeout") from None
         finally:
             self._timers.runs(None)
 
@@ -243,11 +242,9 @@ class Attempt:
 
     def _saw_token(self) -> None:
         self._tell_engine()
-        first = self.measures.first_token_at is None
-        self.measures.saw_token(self.call.clock())
-        if first and self._place is not None:
-            seconds = self.measures.time_to_first_token or 0.0
-            self._place.began(self.target.pace, self.call.prompt_tokens, seconds)
+        if self.measures.saw_token(self.call.clock()) and self._place is not None:
+            waited = self.measures.time_to_first_token or 0.0
+            self._place.began(self.target.pace, self.call.prompt_tokens, waited)
 
     def _tell_engine(self) -> None:
         if self._engine is not None:

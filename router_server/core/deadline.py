@@ -201,11 +201,15 @@ class Timers:
         timeouts = self._timeouts
         return self._share(timeouts.first_token_reasoning if reasoning else timeouts.first_token, wished)
 
-    def idle(self, *, finished: bool) -> Timer:
-        """Return the timer of a stream's next event; a ``finished`` one has only its usage to send."""
+    def idle(self, since: float, *, finished: bool) -> float:
+        """Return until when a stream's next event is waited for; once ``finished`` it has its usage to send.
+
+        Not cut from what remains of the call, and no `Timer`: this is asked for at every token.
+        """
         self._shared = False
-        idle = min(self._timeouts.idle, _FAREWELL) if finished else self._timeouts.idle
-        return Timer(min(idle, self._remaining()), idle)
+        idle = self._timeouts.idle
+        self.latest = since + (min(idle, _FAREWELL) if finished else idle)
+        return self.latest
 
     def _share(self, configured: float, wished: float | None = None) -> Timer:
         return share(configured, self._remaining(), others_left=self._others_left, wished=wished)
