@@ -447,8 +447,9 @@ async def test_nothing_of_litellms_own_stays_behind(upstream: Upstream, provider
     before = asyncio.all_tasks()
     upstream.then(json_reply(completion({"content": "a"})))
     await provider.chat(call(model=OPENAI))
-    for task in asyncio.all_tasks() - before - upstream._tasks:
-        await task
+    async with asyncio.timeout(20):
+        while left := asyncio.all_tasks() - before - upstream._tasks:
+            await asyncio.wait(left)
 
 
 async def test_parameters_and_credentials_go_along(upstream: Upstream) -> None:
