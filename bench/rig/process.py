@@ -102,6 +102,12 @@ class Process:
         for child in psutil.Process(self.pid).children(recursive=True):
             yield child.pid
 
+    def spread(self, over: Sequence[int]) -> None:
+        """Give each child, with all its threads, another of these cores, in turn."""
+        for number, child in enumerate(psutil.Process(self.pid).children()):
+            for thread in child.threads():
+                os.sched_setaffinity(thread.id, {over[number % len(over)]})
+
     def wait(self, longest: float) -> int:
         """Return its exit code once it has ended by itself."""
         return self._popen.wait(longest)
