@@ -61,8 +61,10 @@ class Journey:
         if hedging is not None:
             hedging.budget.called()
         self._course = Course(plan, call.deadline, backoff, now=call.clock())
-        skipped = {skip.target: skip.outcome for skip in plan.skipped}
-        self._previous = (plan.first, skipped[plan.first]) if plan.first in skipped else None
+        self._previous: tuple[str, Outcome] | None = None
+        for skip in plan.skipped:
+            if skip.target == plan.first:
+                self._previous = (skip.target, skip.outcome)
 
     async def next(self) -> Attempt:
         """Return the next attempt, once it is due.

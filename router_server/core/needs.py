@@ -64,7 +64,10 @@ def estimate_prompt(request: ChatRequest | EmbedRequest) -> int:
     """Return about how many tokens the prompt has."""
     if isinstance(request, EmbedRequest):
         return sum([estimate_tokens(len(text)) for text in request.inputs])
-    turns = sum([part_tokens(part) for message in request.messages for part in message.content])
+    turns = 0
+    for message in request.messages:
+        for part in message.content:
+            turns += part_tokens(part)
     if not request.tools:
         return turns
     return turns + sum(
