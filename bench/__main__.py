@@ -57,8 +57,8 @@ def main() -> int:
                 continue
             findings += found
             print(f"{table(found)}\n({name}: {time.monotonic() - since:.0f} s)\n", flush=True)
-        if not args.only:
-            _write(bench, findings)
+            if not args.only:
+                _write(bench, findings)
     print(f"{table(findings)}\n({time.monotonic() - began:.0f} s)")
     return 2 if broken else int(any(finding.passed is False for finding in findings))
 

@@ -22,7 +22,8 @@ def main() -> None:
     result = json.loads((RESULTS / "latest.json").read_text())
     bounded = [finding for finding in result["findings"] if finding["bound"] is not None]
     kinds = sorted({name.partition(":")[0] for name in result["curves"]})
-    figure = plt.figure(figsize=(13, 2 + 0.28 * len(bounded)), layout="constrained")
+    height = max(2 + 0.28 * len(bounded), 2.4 * len(kinds))
+    figure = plt.figure(figsize=(13, height), layout="constrained")
     grid = figure.add_gridspec(max(1, len(kinds)), 2, width_ratios=(3, 2))
     _draw_bounds(figure.add_subplot(grid[:, 0]), bounded)
     for row, kind in enumerate(kinds):
@@ -44,15 +45,26 @@ def _draw_bounds(axes: Any, findings: Iterable[dict[str, Any]]) -> None:
     axes.tick_params(axis="y", labelsize=8)
 
 
+def _label(name: str) -> str:
+    what = name.partition(": ")[2]
+    return (
+        f"{what}, thousands"
+        if what.startswith("instructions")
+        else f"{what.removeprefix('CPU')}, µs of CPU".lstrip(", ")
+    )
+
+
 def _draw_curves(axes: Any, kind: str, curves: dict[str, list[tuple[int, float]]]) -> None:
     for name, curve in curves.items():
         sizes, costs = zip(*curve, strict=True)
-        axes.plot(sizes, costs, marker="o", label=name.partition(": ")[2])
+        axes.plot(sizes, costs, marker="o", label=_label(name))
     axes.set_xscale("log")
-    axes.set_yscale("log")
+    if kind.startswith("bytes"):
+        axes.set_yscale("log")
+    else:
+        axes.set_ylim(bottom=0)  # what is flat has to look flat
     axes.set_xlabel(kind)
-    axes.set_ylabel("a call: µs of CPU, 1,000 instructions")
-    axes.set_ylim(bottom=min(cost for curve in curves.values() for _, cost in curve) / 2)
+    axes.set_ylabel("cost of a call")
     axes.legend()
 
 
