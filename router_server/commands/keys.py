@@ -25,6 +25,7 @@ from router_server.auth.live_keys import LOOK_EVERY
 from router_server.commands.exits import Exit
 from router_server.commands.terminal import fail, name_mistakes, say
 from router_server.config import ConfigError, load
+from router_server.config.budgets import budget_words
 from router_server.config.callers import KeyConfig
 from router_server.core.duration import parse_duration
 from router_server.core.shared import UnreachableError
@@ -101,7 +102,7 @@ async def _list(place: Place, arguments: argparse.Namespace) -> None:
         ]
         say(json.dumps({"keys": shown}))
         return
-    rows = [("name", "fingerprint", "expires", "routes", "limits", "labels"), *map(_row, keys)]
+    rows = [("name", "fingerprint", "expires", "routes", "limits", "budget", "labels"), *map(_row, keys)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         say("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip())
@@ -126,13 +127,12 @@ _ACTIONS: Final[dict[str, Action]] = {"add": _add, "list": _list, "revoke": _rev
 
 
 def _described(arguments: argparse.Namespace, sha256: str) -> KeyConfig:
-    names = ("requests_per_minute", "tokens_per_minute", "max_concurrency")
-    limits = {name: value for name in names if (value := getattr(arguments, name)) is not None}
     given = {
         "name": arguments.name,
         "sha256": sha256,
         "routes": arguments.routes,
-        "limits": limits or None,
+        "limits": _of(arguments, "requests_per_minute", "tokens_per_minute", "max_concurrency"),
+        "budget": _of(arguments, "daily_usd", "monthly_usd"),
         "expires": None if arguments.expires is None else _moment(arguments.expires),
         "labels": dict(map(_label, arguments.label)),
         "created": _now(),
@@ -141,8 +141,15 @@ def _described(arguments: argparse.Namespace, sha256: str) -> KeyConfig:
         return KeyConfig.model_validate({name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
         wrong = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        option = ".".join(map(str, wrong["loc"])).removeprefix("limits.").replace("_", "-")
+        option = (
+            ".".join(map(str, wrong["loc"])).removeprefix("limits.").removeprefix("budget.").replace("_", "-")
+        )
         raise KeysError(f"{option}: {wrong['msg'].removeprefix('Value error, ')}") from None
+
+
+def _of(arguments: argparse.Namespace, *names: str) -> dict[str, Any] | None:
+    """Return what is given of those options; None where nothing is."""
+    return {name: value for name in names if (value := getattr(arguments, name)) is not None} or None
 
 
 def _label(text: str) -> tuple[str, str]:
@@ -169,6 +176,7 @@ def _duration(text: str) -> float:
 
 def _row(key: KeyConfig) -> Sequence[str]:
     limits = {} if key.limits is None else key.limits.model_dump(exclude_none=True)
+    budget = "-" if key.budget is None else budget_words(key.budget)
     ended = " (expired)" if key.expires is not None and key.expires <= _now() else ""
     return (
         key.name,
@@ -176,6 +184,7 @@ def _row(key: KeyConfig) -> Sequence[str]:
         "never" if key.expires is None else f"{_shown(key.expires)}{ended}",
         "all" if key.routes is None else ", ".join(key.routes),
         ", ".join(f"{name}: {value}" for name, value in limits.items()) or "-",
+        budget,
         ", ".join(f"{name}={value}" for name, value in key.labels.items()) or "-",
     )
 

@@ -16,6 +16,8 @@ def add_keys(command: argparse.ArgumentParser) -> None:
     add.add_argument("--requests-per-minute", type=int, metavar="N", help="calls in any 60 seconds")
     add.add_argument("--tokens-per-minute", type=int, metavar="N", help="tokens in any 60 seconds")
     add.add_argument("--max-concurrency", type=int, metavar="N", help="calls at once")
+    add.add_argument("--daily-usd", type=float, metavar="USD", help="that it may spend in a day (UTC)")
+    add.add_argument("--monthly-usd", type=float, metavar="USD", help="that it may spend in a month (UTC)")
     add.add_argument("--expires", metavar="WHEN", help="90d, or 2027-01-31T00:00:00Z (default: never)")
     add.add_argument("--label", action="append", default=[], metavar="NAME=VALUE", help="may be repeated")
     listing = _action(actions, "list", "print who has a key, and what it may do")

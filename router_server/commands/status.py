@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from typing import Any, Final
 
+from modelrouter.cli import API_KEY_VARIABLE
 from router_server.commands.exits import Exit
 from router_server.commands.terminal import fail, say
 from router_server.rpc.probe import ProbeError, RouterState, probe
@@ -16,7 +18,8 @@ _COLOURS: Final = {"serving": "green", "ready": "green", "not_serving": "red", "
 def run(arguments: argparse.Namespace) -> Exit:
     """Ask and print; return whether the server is ready."""
     try:
-        state = probe(arguments.target, timeout=arguments.timeout, ca=arguments.ca)
+        key = os.environ.get(API_KEY_VARIABLE) or None
+        state = probe(arguments.target, timeout=arguments.timeout, ca=arguments.ca, api_key=key)
     except ProbeError as error:
         return fail(str(error), Exit.FAILED)
     if arguments.json:

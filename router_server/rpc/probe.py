@@ -11,6 +11,7 @@ from pathlib import Path
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from modelrouter.connection import API_KEY_HEADER, is_local
 from modelrouter.v1 import models_pb2, service_pb2_grpc
 
 UNKNOWN = "unknown"
@@ -46,20 +47,23 @@ class RouterState:
     config: str = UNKNOWN
 
 
-def probe(address: str, *, timeout: float = 5.0, ca: Path | None = None) -> RouterState:
+def probe(
+    address: str, *, timeout: float = 5.0, ca: Path | None = None, api_key: str | None = None
+) -> RouterState:
     """Ask the router at ``address``; on a plaintext health port it tells no routes.
 
     Args:
         address: ``host:port`` or ``unix:/path``.
         timeout: seconds for all questions together.
         ca: who signed the server's certificate, PEM; None asks in plaintext.
+        api_key: shown to a router that asks who calls, unless it would travel unencrypted to another machine.
 
     Raises:
         ProbeError: nobody answers there, or no router does, or the file cannot be read.
     """
     try:
         with _channel(address, ca) as channel:
-            return _Questions(channel, timeout).state()
+            return _Questions(channel, timeout, _shown(api_key, address, ca)).state()
     except grpc.RpcError as error:
         raise ProbeError(_why(error, address, timeout)) from None
     except grpc.FutureTimeoutError:
@@ -78,13 +82,22 @@ def _channel(address: str, ca: Path | None) -> grpc.Channel:
         raise ProbeError(f"cannot read {ca}: {error.strerror}; correct --ca") from None
 
 
+def _shown(api_key: str | None, address: str, ca: Path | None) -> tuple[tuple[str, str], ...]:
+    if api_key is None or (ca is None and not is_local(address)):
+        return ()
+    return ((API_KEY_HEADER, api_key),)
+
+
 class _Questions:
-    def __init__(self, channel: grpc.Channel, timeout: float) -> None:
+    def __init__(
+        self, channel: grpc.Channel, timeout: float, credentials: tuple[tuple[str, str], ...]
+    ) -> None:
         # Waited for apart from the questions: a refused connection and a silent router differ.
         grpc.channel_ready_future(channel).result(timeout)
         self._health = health_pb2_grpc.HealthStub(channel)
         self._models = service_pb2_grpc.ModelRouterServiceStub(channel)
         self._timeout = timeout
+        self._credentials = credentials
 
     def state(self) -> RouterState:
         live = self._health.Check(health_pb2.HealthCheckRequest(service="liveness"), timeout=self._timeout)
@@ -111,7 +124,8 @@ class _Questions:
 
     def _list_models(self) -> list[models_pb2.Model]:
         try:
-            answer = self._models.ListModels(models_pb2.ListModelsRequest(), timeout=self._timeout)
+            request = models_pb2.ListModelsRequest()
+            answer = self._models.ListModels(request, timeout=self._timeout, metadata=self._credentials)
         except grpc.RpcError as error:
             if error.code() is grpc.StatusCode.UNIMPLEMENTED:
                 return []
@@ -145,4 +159,9 @@ def _why(error: grpc.RpcError, address: str, timeout: float) -> str:
         return f"the router at {address} did not answer within {timeout:g} s; try again, or restart it"
     if code is grpc.StatusCode.UNAVAILABLE:
         return f"the connection to {address} broke; with TLS there, name its authority with --ca"
+    if code is grpc.StatusCode.UNAUTHENTICATED:
+        return (
+            f"the router at {address} asks who calls; set MODELROUTER_API_KEY to a key that it knows, and "
+            "name its authority with --ca where it is on another machine, or ask its health port"
+        )
     return f"the router at {address} refused the question with {code.name}"

@@ -15,6 +15,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
+from router_server.auth.api_keys import hash_of
 from router_server.cli import main
 from router_server.commands.exits import MEANINGS, Exit
 
@@ -222,6 +223,24 @@ def test_status_of_a_server_that_waits_for_a_provider(
     with serving("--config", str(file), "--listen", address):
         assert main(["status", "--target", address, "--timeout", "30"]) == Exit.NOT_READY
     assert capsys.readouterr().out.startswith(f"{address} is not ready")
+
+
+def test_status_of_a_server_that_asks_who_calls(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address, config = f"unix:{folder}/s", file_of(folder)
+    keys = f"auth: {{api_keys: [{{name: ops, sha256: {hash_of('key')}, routes: [other]}}]}}\n"
+    config.write_text(config.read_text() + keys)
+    monkeypatch.delenv("MODELROUTER_API_KEY", raising=False)
+    with serving("--config", str(config), "--listen", address):
+        assert main(["status", "--target", address, "--timeout", "30"]) == Exit.FAILED
+        assert "set MODELROUTER_API_KEY" in " ".join(capsys.readouterr().err.split())
+        monkeypatch.setenv("MODELROUTER_API_KEY", "key")
+        assert main(["status", "--target", address, "--timeout", "30"]) == Exit.OK
+        assert capsys.readouterr().out.splitlines()[1:] == [
+            "  route other  serving      u",
+            "  target u     serving",
+        ]
 
 
 def test_status_where_nobody_listens(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

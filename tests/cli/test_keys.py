@@ -46,7 +46,8 @@ def listed(place: list[str], capsys: pytest.CaptureFixture[str]) -> list[dict[st
 
 def test_a_key_from_its_making_to_its_end(place: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     limits = ["--requests-per-minute", "60", "--tokens-per-minute", "9000", "--max-concurrency", "4"]
-    more = ["--routes", "chat", "team-*", "--label", "team=search", "--expires", "90d"]
+    budget = ["--daily-usd", "2.5", "--monthly-usd", "40"]
+    more = [*budget, "--routes", "chat", "team-*", "--label", "team=search", "--expires", "90d"]
     assert main(["keys", "add", "search", *limits, *more, *place]) is Exit.OK
     printed = capsys.readouterr()
     key = printed.out.strip()
@@ -59,6 +60,12 @@ def test_a_key_from_its_making_to_its_end(place: list[str], capsys: pytest.Captu
     assert known["name"] == "search"
     assert known["routes"] == ["chat", "team-*"]
     assert known["limits"] == {"requests_per_minute": 60, "tokens_per_minute": 9000, "max_concurrency": 4}
+    assert known["budget"] == {
+        "daily_usd": 2.5,
+        "monthly_usd": 40.0,
+        "on_exhausted": "refuse",
+        "timezone": "UTC",
+    }
     assert known["labels"] == {"team": "search"}
     assert known["fingerprint"] == hash_of(key)[:8]
     assert "sha256" not in known
@@ -69,6 +76,7 @@ def test_a_key_from_its_making_to_its_end(place: list[str], capsys: pytest.Captu
     assert main(["keys", "list", *place]) is Exit.OK
     table = capsys.readouterr().out
     assert "max_concurrency: 4" in table
+    assert "2.5 USD a day and 40 USD a month (UTC), then refuses" in table
     assert "team=search" in table
 
     assert main(["keys", "revoke", "search", *place]) is Exit.OK
@@ -83,6 +91,7 @@ def test_a_key_from_its_making_to_its_end(place: list[str], capsys: pytest.Captu
         (["rotate", "nobody"], "nobody called nobody has a key"),
         (["add", "two words"], "name: is not a name"),
         (["add", "a", "--requests-per-minute", "0"], "requests-per-minute: "),
+        (["add", "a", "--daily-usd", "0"], "daily-usd: "),
         (["add", "a", "--expires", "tomorrow"], "expires: is not a moment"),
         (["add", "a", "--label", "x"], "label: is not NAME=VALUE"),
         (["rotate", "a", "--overlap", "soon"], "overlap: 'soon' is not a duration"),

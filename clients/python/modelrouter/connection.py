@@ -115,7 +115,7 @@ def connection(target: str | None, options: ConnectOptions) -> Connection:
     tls = _tls(options.get("tls", False))
     metadata = dict(options.get("metadata") or {})
     if api_key := options.get("api_key"):
-        if not (tls or _is_local(target) or options.get("insecure_api_key", False)):
+        if not (tls or is_local(target) or options.get("insecure_api_key", False)):
             raise ValueError(
                 f"the API key would travel unencrypted to {target}; use TLS, or allow it with "
                 "insecure_api_key where the network between is trusted"
@@ -152,7 +152,7 @@ def _channel_options(target: str, max_attempts: int) -> list[tuple[str, Any]]:
         # Whoever names several addresses wants all of them to be used, not the first that answers.
         *([("grpc.lb_policy_name", "round_robin")] if "," in target else []),
         # http_proxy is not about this machine.
-        *([("grpc.enable_http_proxy", 0)] if _is_local(target) else []),
+        *([("grpc.enable_http_proxy", 0)] if is_local(target) else []),
     ]
 
 
@@ -211,7 +211,8 @@ def _port(target: str) -> str:
     return target.rpartition(":")[2]
 
 
-def _is_local(target: str) -> bool:
+def is_local(target: str) -> bool:
+    """Tell whether what is sent to ``target`` never leaves this machine."""
     if _is_unix(target):
         return True
     addresses = target.rpartition("/")[2].removeprefix("ipv4:").removeprefix("ipv6:")
