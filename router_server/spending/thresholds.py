@@ -25,7 +25,7 @@ class Thresholds:
 
     def __init__(self) -> None:
         self._shares: Sequence[float] = ()
-        self._told: dict[tuple[str, str], int] = {}
+        self._told: dict[tuple[str, str], set[float]] = {}
         self._telling: set[asyncio.Task[None]] = set()
         self._alerts: Alerts | None = None
 
@@ -41,11 +41,11 @@ class Thresholds:
         if self._alerts is None:
             return
         name = (account.budget.subject, account.period.name)
-        told = self._told.get(name, 0)
-        while told < len(self._shares) and _reached(account, self._shares[told]):
-            self._tell(self._alerts, account, self._shares[told])
-            told += 1
-            self._told[name] = told
+        # Each for itself: a call that does not fit may come before any share is spent.
+        for share in self._shares:
+            if share not in self._told.get(name, ()) and _reached(account, share):
+                self._tell(self._alerts, account, share)
+                self._told.setdefault(name, set()).add(share)
 
     async def close(self) -> None:
         """End what is still being told."""

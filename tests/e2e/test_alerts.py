@@ -118,6 +118,18 @@ async def test_of_two_servers_one_tells_of_each_share_of_a_budget(redis: SharedS
         assert reached == ["reached 50%", "not enough left for every call"]
 
 
+async def test_people_hear_of_a_call_that_does_not_fit_however_little_is_spent() -> None:
+    async with Upstream() as a, Upstream() as b, Upstream() as hook:
+        a.on("/v1/models", json_reply({"object": "list", "data": []}))
+        hook.always(json_reply({}))
+        text = configuration(a, b, hook).replace("[a1, b1]}", "[b1], budget: {daily_usd: 1.5}}")
+        text = text.replace("b1: {provider: b, model: m}", "b1: {provider: b, model: m, price: {request: 2}}")
+        async with serving(text) as served, asyncio.timeout(30):
+            assert (await fails(served.stub.Chat(chat(), timeout=10))).reason == "BUDGET_EXCEEDED"
+            await hook.requested()
+        assert "has not enough left for every call: 0.00 of 1.50 USD are spent" in said(hook)[0]
+
+
 async def test_a_webhook_that_hangs_costs_no_call_anything() -> None:
     async with Upstream() as a, Upstream() as b, Upstream() as hook:
         a.on("/v1/models", json_reply({}, 500)).always(json_reply(answer()))
