@@ -21,6 +21,7 @@ from tests.install.conftest import ROOT
 TABLE = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PROJECT = TABLE["project"]
 EXTRAS = PROJECT["optional-dependencies"]
+SERVED = ["server", "embedded", "litellm", "sentence-transformers"]
 SERVER_ONLY = ("aiohttp", "msgspec", "openai", "opentelemetry", "pydantic", "rich", "yaml", "numpy")
 
 
@@ -110,7 +111,7 @@ def imported(folder: Path) -> Iterator[tuple[str, str]]:
 
 @pytest.mark.parametrize(
     ("folder", "extras"),
-    [("clients/python/modelrouter", ["numpy"]), ("router_server", ["server", "embedded"])],
+    [("clients/python/modelrouter", ["numpy"]), ("router_server", SERVED)],
 )
 def test_every_import_is_a_declared_requirement(folder: str, extras: list[str]) -> None:
     declared = names(PROJECT["dependencies"] + [r for extra in extras for r in EXTRAS[extra]])
@@ -136,8 +137,8 @@ def group(name: str) -> list[str]:
 
 
 def test_every_import_of_the_tests_is_declared_too() -> None:
-    requirements = [*PROJECT["dependencies"], *group("dev")]
-    declared = names(requirements + [r for extra in ("server", "embedded") for r in EXTRAS[extra]])
+    requirements = [*PROJECT["dependencies"], *group("dev"), *group("kinds")]
+    declared = names(requirements + [r for extra in SERVED for r in EXTRAS[extra]])
 
     assert undeclared("tests", declared | {"tests", "bench"}) == set()
 
