@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 
 from router_server.commands.check_callers import caller_words
+from router_server.commands.check_targets import target_words
 from router_server.commands.exits import Exit
 from router_server.commands.terminal import name_mistakes, say, warn
 from router_server.config import Config, ConfigError, load, warnings_of
@@ -26,10 +27,8 @@ def run(arguments: argparse.Namespace) -> Exit:
         say(f"  {name:<{width}}  {route_words(route)}")
     if config.redis is not None:
         say(f"Replicas share their state in {config.redis}.")
-    for line in (*caller_words(config), *_repeats(config)):
+    for line in (*target_words(config), *caller_words(config), *_repeats(config), *_alerts(config)):
         say(line)
-    if config.alerts is not None:
-        say(f"A webhook is told when a target has been down, or back, for {config.alerts.after:g}s.")
     warn((*warnings_of(config), *warnings_of_prices(config)))
     return Exit.OK
 
@@ -40,3 +39,11 @@ def _repeats(config: Config) -> Iterator[str]:
     if "idempotency_ttl" in config.server.model_fields_set:
         kept = f"Answers are kept for {ttl:g}s under idempotency keys."
         yield kept if ttl else "Idempotency keys mean nothing."
+
+
+def _alerts(config: Config) -> Iterator[str]:
+    if config.alerts is None:
+        return
+    shares = " and ".join(f"{share:.0%}" for share in config.alerts.budget)
+    budgets = f", and when {shares} of a budget is spent" if shares else ""
+    yield f"A webhook is told when a target has been down, or back, for {config.alerts.after:g}s{budgets}."

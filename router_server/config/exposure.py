@@ -7,17 +7,24 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterator
+from fnmatch import fnmatchcase
 from typing import Any
 
 from pydantic import BaseModel, SecretStr
 
+from router_server.config.callers import CallersConfig
 from router_server.config.tree import Config
 from router_server.config.values import host_and_port
 
 
 def warnings_of(config: Config) -> tuple[str, ...]:
     """Return one sentence for each setting that is allowed and unwise."""
-    return (*_open_to_all(config), *_keys_in_plaintext(config), *_arms_mixed(config))
+    return (
+        *_open_to_all(config),
+        *_keys_in_plaintext(config),
+        *_arms_mixed(config),
+        *_names_of_nothing(config),
+    )
 
 
 def _arms_mixed(config: Config) -> Iterator[str]:
@@ -27,6 +34,31 @@ def _arms_mixed(config: Config) -> Iterator[str]:
                 f"routes.{name} has an experiment and a cache: an answer that is kept is given to both arms, "
                 "whoever made it. Take the cache away for as long as the arms are compared."
             )
+
+
+def _names_of_nothing(config: Config) -> Iterator[str]:
+    """Yield what callers may name that there is not, for they would be refused without a word of why."""
+    aliases = {alias: name for name, route in config.routes.items() for alias in route.aliases}
+    for place, callers in _callers(config):
+        for pattern in callers.routes or ():
+            direct = config.server.allow_direct and "/" in pattern
+            if direct or any(fnmatchcase(route, pattern) for route in config.routes):
+                continue
+            meant = sorted({route for alias, route in aliases.items() if fnmatchcase(alias, pattern)})
+            why = f"an alias; name its route {' or '.join(meant)}" if meant else "not there"
+            yield f"{place}.routes names {pattern}, a route that is {why}. Nobody is let in by it."
+
+
+def _callers(config: Config) -> Iterator[tuple[str, CallersConfig]]:
+    auth = config.auth
+    if auth is None:
+        return
+    for i, key in enumerate(auth.api_keys.keys if auth.api_keys else ()):
+        yield f"auth.api_keys.keys[{i}]", key
+    if auth.jwt is not None:
+        yield "auth.jwt", auth.jwt
+    if auth.mtls is not None:
+        yield "auth.mtls", auth.mtls
 
 
 def _keys_in_plaintext(config: Config) -> Iterator[str]:

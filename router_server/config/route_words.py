@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from router_server.config.routes import WEIGHING, RouteConfig
+from router_server.config.routes import WEIGHING, ExperimentConfig, RouteConfig
 
 _HOW: Final = {
     "weighted": "by weight",
@@ -34,10 +34,16 @@ def _cache(route: RouteConfig) -> str:
 def _trials(route: RouteConfig, named: Callable[[str], str]) -> str:
     words = ""
     if route.experiment is not None:
-        words += f"; first {named(route.experiment.target)} for {route.experiment.share:.2g} of the calls"
+        words += _experiment(route.experiment, named)
     if route.shadow is not None:
         words += f"; copies of {route.shadow.share:.2g} of the calls to {named(route.shadow.target)}"
     return words
+
+
+def _experiment(experiment: ExperimentConfig, named: Callable[[str], str]) -> str:
+    by = "" if experiment.by is None else f", by {_key(experiment.by)}"
+    called = "" if experiment.name is None else f", called {experiment.name}"
+    return f"; first {named(experiment.target)} for {experiment.share:.2g} of the calls{by}{called}"
 
 
 def _belonging(route: RouteConfig, named: Callable[[str], str]) -> str:

@@ -74,6 +74,47 @@ def test_a_valid_file_is_summed_up(folder: Path, capsys: pytest.CaptureFixture[s
     assert err == ""
 
 
+OWN = """
+providers:
+  p: {kind: openai, api_key: key, health_check: {interval: 2s}}
+  q: {kind: mock, health_check: null}
+targets:
+  plain: {provider: p, model: gpt-4o-mini}
+  own:
+    provider: p
+    model: m
+    max_output_tokens: 100
+    temperature: 0
+    capabilities: {tools: false}
+    timeouts: {idle: 3s}
+    price: {input: 0.5, request: 0.001}
+    provider_options: {service_tier: flex}
+  free: {provider: q, model: m, price: {}}
+routes: {chat: {targets: [plain, own, free]}}
+alerts: {webhook: "https://hooks.example/very-secret", budget: [0.5, 1]}
+"""
+
+
+def test_what_providers_and_targets_have_of_their_own_is_told(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "own.yaml").write_text(OWN)
+    assert main(["check-config", str(folder / "own.yaml")]) == Exit.OK
+    shown = capsys.readouterr().out
+    own = (
+        "max_output_tokens 100, temperature 0.0, lack of tools, timeouts (idle 3), price (0.5 USD a million "
+        "tokens in, 0.001 USD a request), provider_options (service_tier)"
+    )
+    when = "a target has been down, or back, for 30s, and when 50% and 100% of a budget is spent"
+    assert shown.splitlines()[2:] == [
+        "Provider p is checked every 2s.",
+        "Provider q is not checked.",
+        f"Target own has its own {own}.",
+        "Target free has its own price (nothing).",
+        f"A webhook is told when {when}.",
+    ]
+
+
 def test_every_mistake_of_a_file_is_printed(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = file_of(folder, "server: {{workers: no}}\nproviders: {{m: {{kind: mook}}}}\ntarget: 1\n")
     assert main(["check-config", str(file)]) == Exit.CONFIGURATION

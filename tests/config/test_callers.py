@@ -106,3 +106,18 @@ def test_who_asks_who_calls_is_no_open_relay_but_shows_keys_in_plaintext(tmp_pat
     tls = f"tls: {{cert: {tmp_path}/c, key: {tmp_path}/k}}"
     assert warnings_of(config_of(f"{text}server: {{listen: '0.0.0.0:1', {tls}}}")) == ()
     assert warnings_of(config_of(text)) == ()
+
+
+def test_a_route_that_nobody_can_name_by_its_pattern_is_a_warning(tmp_path: Path) -> None:
+    pem = tmp_path / "c.pem"
+    pem.touch()
+    text = f"""
+        server: {{allow_direct: true, tls: {{cert: {pem}, key: {pem}, client_ca: {pem}}}}}
+        providers: {{m: {{kind: mock}}}}
+        targets: {{t: {{provider: m, model: x}}}}
+        routes: {{chat: {{targets: [t], aliases: [gpt]}}}}
+        auth: {{mtls: {{routes: ["ch*", m/x, gpt, embed]}}}}
+    """
+    alias, missing = warnings_of(config_of(text))
+    assert "auth.mtls.routes names gpt, a route that is an alias; name its route chat" in alias
+    assert "auth.mtls.routes names embed, a route that is not there" in missing

@@ -18,6 +18,10 @@ from tests.config.reading import config_of
             "a, then b; kept for each user_id for 3600s (a 80%, b 20%)",
         ),
         ("{targets: [a], experiment: {target: c, share: 0.05}}", "a; first c for 0.05 of the calls"),
+        (
+            "{targets: [a], experiment: {target: c, share: 0.5, by: 'label:team', name: try-c}}",
+            "a; first c for 0.5 of the calls, by label team, called try-c",
+        ),
         ("{targets: [a], shadow: {target: c, share: 0.5}}", "a; copies of 0.5 of the calls to c"),
         ("{targets: [a], sticky: {by: 'label:team'}}", "a; kept for each label team for 3600s"),
         ("{targets: [a, b], affinity: {by: user_id}}", "a, then b; the same for each user_id"),
