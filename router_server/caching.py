@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterable
 from functools import partial
 
 from router_server.config.tree import Config
 from router_server.core.caching import CacheSettings, CachingRouter, Names
 from router_server.core.observer import Observer
+from router_server.core.packing import digest
 from router_server.core.router import RouterSettings
 from router_server.core.service import CallRouter
 from router_server.core.shelf import Shelf
@@ -36,7 +38,7 @@ def caching(
         settings: deadlines and the like.
     """
     caches = {
-        name: CacheSettings(route.cache.ttl, route.cache.across_keys)
+        name: CacheSettings(route.cache.ttl, route.cache.across_keys, _models(config, route.everyone))
         for name, route in config.routes.items()
         if route.cache is not None
     }
@@ -54,3 +56,17 @@ def caching(
         clock=clock,
         settings=settings,
     )
+
+
+def _models(config: Config, targets: Iterable[str]) -> str:
+    """Return the same for the same models with the same settings, whatever they are called and wherever."""
+    ones = [config.targets[name] for name in targets]
+    overrides = {"max_output_tokens", "temperature", "provider_options"}
+    said = {
+        json.dumps(
+            [config.providers[one.provider].kind, one.model, one.model_dump(mode="json", include=overrides)],
+            sort_keys=True,
+        )
+        for one in ones
+    }
+    return digest(*sorted(said))

@@ -43,10 +43,18 @@ _Events = AsyncGenerator[Any, None]
 
 @dataclass(frozen=True, slots=True)
 class CacheSettings:
-    """What a route caches: for how many seconds, and whether for all callers together."""
+    """What a route caches.
+
+    Attributes:
+        ttl: seconds.
+        across_keys: for all callers together.
+        models: names who answers. An answer of others is never given: of embeddings it would be a vector in
+            another space.
+    """
 
     ttl: float
     across_keys: bool = False
+    models: str = ""
 
 
 class Names(Protocol):
@@ -221,7 +229,7 @@ class CachingRouter:
             user_id="",
             idempotency_key="",
         )
-        question = digest("" if cache.across_keys else whose, operation, route, asked)
+        question = digest("" if cache.across_keys else whose, operation, route, cache.models, asked)
         terms = _terms(request.routing, invocation)
         return Ticket(self._name_key("cached", question), question, cache.ttl, Reused.CACHE, terms)
 

@@ -31,13 +31,18 @@ def server() -> Iterator[SharedServer]:
 
 @asynccontextmanager
 async def cached(
-    a: Upstream, *, cache: str = "{ttl: 1h}", extra: str = "", redis: SharedServer | None = None
+    a: Upstream,
+    *,
+    cache: str = "{ttl: 1h}",
+    extra: str = "",
+    model: str = "model: model-a",
+    redis: SharedServer | None = None,
 ) -> AsyncIterator[Served]:
     text = f"""
         {f"redis: {redis.url}" if redis else ""}
         providers:
           a: {{kind: openai, api_key: k, base_url: "{a.base_url}", health_check: null}}
-        targets: {{a1: {{provider: a, model: model-a, price: {{input: 1, output: 1}}}}}}
+        targets: {{a1: {{provider: a, {model}, price: {{input: 1, output: 1}}}}}}
         routes:
           chat: {{targets: [a1], cache: {cache}, aliases: [gpt]}}
           plain: {{targets: [a1]}}
@@ -169,6 +174,21 @@ async def test_one_key_s_answers_are_not_another_s_unless_the_route_says_so(acro
             assert not await ask(served, metadata=one, generation=COLD)
             assert await ask(served, metadata=one, generation=COLD)
             assert await ask(served, metadata=two, generation=COLD) is across
+
+
+@pytest.mark.parametrize(
+    "target", ["model: model-b", "model: model-a, temperature: 1"], ids=["model", "override"]
+)
+async def test_what_other_models_said_is_not_given(server: SharedServer, target: str) -> None:
+    vectors = {"data": [{"index": 0, "embedding": [0.5]}], "model": "m", "usage": {"prompt_tokens": 7}}
+    request = embed_pb2.EmbedRequest(model="chat", inputs=[embed_pb2.EmbedInput(text="cat")])
+    async with Upstream() as a:
+        a.on("/v1/embeddings", json_reply(vectors))
+        hits = []
+        for change in ("model: model-a", target, "model: model-a"):
+            async with cached(a, redis=server, model=change) as served:
+                hits.append((await served.stub.Embed(request)).route.cache_hit)
+        assert hits == [False, False, True]
 
 
 async def test_replicas_share_what_is_kept_in_redis(server: SharedServer) -> None:
