@@ -17,6 +17,7 @@ def snapshot_of(target: Target) -> TargetSnapshot:
         breaker=target.breaker.state.value,
         cooling=target.cooldown.remaining,
         healthy=target.upstream.healthy,
+        check_took=None if target.upstream.last_check is None else target.upstream.last_check.took,
         concurrency_limit=target.upstream.limiter.max_concurrency,
         engine_up=target.upstream.load.up,
         engine=target.upstream.load.engine,

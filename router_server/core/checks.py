@@ -114,6 +114,7 @@ class Checks:
 
     def hear(self, upstream: Upstream, report: CheckReport) -> None:
         """Apply what came of another replica's check."""
+        _say(upstream, upstream.last_check, report)
         _note(upstream, report)
         # What another one suspects says nothing of what is suspected here.
         pending = self._targets_of(upstream) if report.asked else self._suspects
@@ -129,7 +130,9 @@ class Checks:
             asked.clear()
             wait = 0.0 if suddenly else await self._until_free(upstream, settings)
             if wait <= 0:
+                before = upstream.last_check
                 report = await self.check(upstream, settings, asked=suddenly)
+                _say(upstream, before, report)
                 wait = self._pause(upstream, settings)
                 await self._tell(upstream, report, wait)
             await self._turn(asked, wait)
@@ -217,6 +220,20 @@ def _note(upstream: Upstream, report: CheckReport) -> None:
     upstream.last_check = report
     if report.well is False:
         upstream.last_failed_check = report
+
+
+def _say(upstream: Upstream, before: CheckReport | None, report: CheckReport) -> None:
+    """Write into the log what has changed."""
+    was_unwell = before is not None and before.well is False
+    if report.well is False and not was_unwell:
+        _log.warning(
+            "Provider %s fails its check (%s, after %.0f ms): its targets are asked last.",
+            upstream.unique_name,
+            report.error,
+            report.took * 1_000,
+        )
+    elif report.well and was_unwell:
+        _log.info("Provider %s passes its check again.", upstream.unique_name)
 
 
 def _age(report: CheckReport | None) -> float:

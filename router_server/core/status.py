@@ -42,6 +42,7 @@ class TargetSnapshot:
         breaker: ``closed``, ``half_open`` or ``open``.
         cooling: seconds for which it is still left alone after a rate limit; 0 where it is not.
         healthy: what the last active check said; None where none has answered.
+        check_took: seconds that it took; None where there was none.
         concurrency_limit: attempts of its provider that may hold a permit at once; 0 where that is not told.
         endpoint: which of the provider's endpoints this is; empty where there is one only.
         engine_up: whether its engine answered when last asked for its load; None where it was not.
@@ -56,6 +57,7 @@ class TargetSnapshot:
     breaker: str = "closed"
     cooling: float = 0.0
     healthy: bool | None = None
+    check_took: float | None = None
     concurrency_limit: int = 0
     endpoint: str = ""
     engine_up: bool | None = None

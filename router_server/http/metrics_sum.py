@@ -20,6 +20,7 @@ UNREACHABLE: Final = "modelrouter_workers_unreachable"
 _COMBINED: Final[Mapping[str, Callable[[float, float], float]]] = {
     "modelrouter_breaker_state": max,
     "modelrouter_budget_used": max,
+    "modelrouter_check_duration_seconds": max,
     "modelrouter_config_refused": max,
     "modelrouter_config_reloads": max,
     "modelrouter_engine_asleep_seconds": max,

@@ -138,6 +138,13 @@ TARGET_HEALTHY: Final = Metric(
     "1 where the last active check passed, 0 where it failed; absent where nothing is known",
     _PER_TARGET,
 )
+CHECK_DURATION: Final = Metric(
+    "modelrouter.check.duration",
+    _G,
+    "s",
+    "How long the last active check took; absent where there was none",
+    _PER_TARGET,
+)
 TARGET_COOLING: Final = Metric(
     "modelrouter.target.cooling", _G, "s", "How long a rate-limited target is still left alone", _PER_TARGET
 )

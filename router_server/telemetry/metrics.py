@@ -164,6 +164,7 @@ def _observe_targets(meter: Meter, snapshot: Snapshot) -> None:
         instruments.QUEUE_DEPTH: lambda one: one.queued,
         instruments.BREAKER_STATE: lambda one: semconv.BREAKER_STATES[one.breaker],
         instruments.TARGET_HEALTHY: lambda one: None if one.healthy is None else int(one.healthy),
+        instruments.CHECK_DURATION: lambda one: one.check_took,
         instruments.TARGET_COOLING: lambda one: one.cooling,
     }
     for metric, reading in readings.items():

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Self
@@ -48,7 +49,10 @@ async def test_checks_come_at_their_interval_and_more_often_while_unwell() -> No
 
 
 @virtual_time
-async def test_an_unwell_provider_is_passed_over_until_a_check_passes() -> None:
+async def test_an_unwell_provider_is_passed_over_until_a_check_passes(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "router_server")
     r = rig([HELLO], [HELLO], check=HealthCheck())
     r.providers["a"].check_answers = [False]
     async with checked(r):
@@ -58,6 +62,10 @@ async def test_an_unwell_provider_is_passed_over_until_a_check_passes() -> None:
         r.providers["a"].check_answers = [True]
         await asyncio.sleep(12)
         assert (await r.router.chat(ask(), invocation())).trail.target == "a"
+    said = [one.getMessage() for one in caplog.records]
+    assert len(said) == 2, "once when it begins to fail, once when it passes"
+    assert "Provider a fails its check (unwell" in said[0]
+    assert "Provider a passes its check again" in said[1]
 
 
 @virtual_time

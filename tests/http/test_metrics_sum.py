@@ -31,6 +31,7 @@ def gauge(name: str, value: float) -> tuple[Metric, ...]:
         ("modelrouter_inflight", 3),
         ("modelrouter_queue_depth", 3),
         ("modelrouter_breaker_state", 2),
+        ("modelrouter_check_duration_seconds", 2),
         ("modelrouter_target_cooling_seconds", 2),
         ("modelrouter_target_healthy", 1),
         ("process_start_time_seconds", 1),

@@ -191,7 +191,7 @@ async def test_gauges_show_the_targets_at_the_moment_of_the_scrape() -> None:
     targets = list(TARGETS)
     telemetry = build(QUIET, lambda: targets)
     before = scrape(telemetry)
-    targets[0] = TargetSnapshot("openai-mini", "openai", healthy=True)
+    targets[0] = TargetSnapshot("openai-mini", "openai", healthy=True, check_took=0.25)
     after = scrape(telemetry)
     await telemetry.shutdown()
 
@@ -211,6 +211,8 @@ async def test_gauges_show_the_targets_at_the_moment_of_the_scrape() -> None:
     assert after.value("modelrouter_inflight", **openai) == 0
     assert after.value("modelrouter_breaker_state", **openai) == 0
     assert after.value("modelrouter_target_healthy", **openai) == 1
+    assert before.labels("modelrouter_check_duration_seconds") == []
+    assert after.value("modelrouter_check_duration_seconds", **openai) == 0.25
 
 
 async def test_a_snapshot_that_fails_takes_only_the_gauges_with_it() -> None:
@@ -297,7 +299,7 @@ async def test_every_metric_has_its_name_and_only_its_labels(otlp: Collector) ->
     settings = TelemetrySettings(otlp_endpoint=otlp.url, log_format="json", log_level="critical")
     shared = SharedSnapshot(degraded=False, asked={("get", "ok"): 1})
     process = EngineStatus(EngineState.READY, start_duration=1.0)
-    targets = (*TARGETS, *ENGINES, TargetSnapshot("qwen", "local", process=process))
+    targets = (*TARGETS, *ENGINES, TargetSnapshot("qwen", "local", check_took=0.5, process=process))
     copies = [ShadowCount("chat", sent=3, dropped=1)]
     uses = [BudgetUse("route/chat", "daily", 0.5)]
     moves = [Moves("chat", Counter({"a": 2}), Counter({("a", "b"): 1}))]
