@@ -264,6 +264,8 @@ def test_every_reader_gets_all_of_it_and_what_is_held_is_bounded(
         async def read(pause: float, gives_up_after: int) -> None:
             nonlocal most
             got: list[Any] = []
+            if closed:
+                return  # nobody finds it any more
             async with aclosing(flight.follow(Wishes(1e9))) as events:
                 async for event in events:
                     got.append(event)
@@ -277,8 +279,6 @@ def test_every_reader_gets_all_of_it_and_what_is_held_is_bounded(
         task: asyncio.Task[None] | None = None
         for late, pause, patience in sorted(readers):
             await asyncio.sleep(max(0.0, late - loop.time()))
-            if tasks and closed:
-                break  # nobody finds it any more
             tasks.append(asyncio.create_task(read(pause, patience)))
             task = task or flight.begin(many(count, made), lambda _all: flight.close(), "flight")
             await asyncio.sleep(0)
