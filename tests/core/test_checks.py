@@ -271,8 +271,10 @@ async def test_of_several_replicas_one_checks_and_all_know() -> None:
             one.providers["a"].check_answers = [False]
         await asyncio.sleep(67)
         assert replicas.healthy == [False] * 3
-        reports = [one.upstreams["a"].last_check for one in replicas.rigs]
-        assert reports[0] == reports[1] == reports[2]
+        async with asyncio.timeout(2):
+            # The next check may just have been made: then the others hear of it in a moment.
+            while len({one.upstreams["a"].last_check for one in replicas.rigs}) > 1:  # noqa: ASYNC110 - no event
+                await asyncio.sleep(0.1)
         before = replicas.checks
         await asyncio.sleep(60)
         assert 5 <= replicas.checks - before <= 7, "six times as often, and still one at a time"
