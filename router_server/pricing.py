@@ -6,7 +6,8 @@ Prices are looked up once, at start. Refuses to know who pays.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Final
 
 from router_server.config.tree import Config, PriceConfig
 from router_server.core.target import no_price
@@ -16,6 +17,9 @@ from router_server.price_list import PUBLISHERS, Rates, published
 Cost = Callable[[Usage], int | None]
 
 _NANO = 10**9
+
+_OWN_MACHINES: Final = frozenset({"embedded", "mock", "sentence-transformers", "static", "vllm"})
+"""Kinds of whose calls nobody sends a bill."""
 
 
 def cost_function(kind: str, model: str, price: PriceConfig | None) -> Cost:
@@ -33,8 +37,12 @@ def cost_function(kind: str, model: str, price: PriceConfig | None) -> Cost:
 
 
 def warnings_of_prices(config: Config) -> tuple[str, ...]:
-    """Return one sentence for each target whose price its route goes by, and which has none."""
-    return tuple(
+    """Return one sentence for each target whose price its route or a budget goes by, and which has none."""
+    return (*_last_of_the_cheapest(config), *_beyond_budgets(config))
+
+
+def _last_of_the_cheapest(config: Config) -> Iterator[str]:
+    return (
         f"routes.{name} asks the cheapest first, and the price of {target} is not known, so it comes last: "
         f"set targets.{target}.price, to 0 if it costs nothing."
         for name, route in config.routes.items()
@@ -42,6 +50,30 @@ def warnings_of_prices(config: Config) -> tuple[str, ...]:
         for target in (one.target for one in route.targets)
         if _price_of(config, target) is None
     )
+
+
+def _beyond_budgets(config: Config) -> Iterator[str]:
+    for name, target in config.targets.items():
+        budgets = list(_budgets_over(config, name))
+        own = config.providers[target.provider].kind in _OWN_MACHINES
+        if budgets and not own and _price_of(config, name) is None:
+            yield (
+                f"the price of {name} is not known, so its calls spend nothing of the budget of "
+                f"{', '.join(budgets)}: set targets.{name}.price, to 0 if it costs nothing."
+            )
+
+
+def _budgets_over(config: Config, target: str) -> Iterator[str]:
+    provider = config.targets[target].provider
+    if config.providers[provider].budget is not None:
+        yield f"providers.{provider}"
+    for name, route in config.routes.items():
+        shadow = () if route.shadow is None else (route.shadow.target,)
+        if route.budget is not None and target in (*route.everyone, *shadow):
+            yield f"routes.{name}"
+    for place, callers in config.auth.callers if config.auth else ():
+        if callers.budget is not None:
+            yield place
 
 
 def _price_of(config: Config, name: str) -> int | None:

@@ -202,3 +202,11 @@ class AuthConfig(Section):
         if whole and isinstance(data, dict) and all(value is None for value in data.values()):
             raise ValueError("accepts nobody; set api_keys, jwt or mtls, or remove auth")
         return data
+
+    @property
+    def callers(self) -> tuple[tuple[str, CallersConfig], ...]:
+        """Who may call, by where that is written; keys that are kept outside of the configuration are not."""
+        keys = () if self.api_keys is None else self.api_keys.keys
+        found = [(f"auth.api_keys.keys[{i}]", key) for i, key in enumerate(keys)]
+        others = (("auth.jwt", self.jwt), ("auth.mtls", self.mtls))
+        return (*found, *((place, one) for place, one in others if one is not None))

@@ -12,7 +12,6 @@ from typing import Any
 
 from pydantic import BaseModel, SecretStr
 
-from router_server.config.callers import CallersConfig
 from router_server.config.tree import Config
 from router_server.config.values import host_and_port
 
@@ -39,7 +38,7 @@ def _arms_mixed(config: Config) -> Iterator[str]:
 def _names_of_nothing(config: Config) -> Iterator[str]:
     """Yield what callers may name that there is not, for they would be refused without a word of why."""
     aliases = {alias: name for name, route in config.routes.items() for alias in route.aliases}
-    for place, callers in _callers(config):
+    for place, callers in config.auth.callers if config.auth else ():
         for pattern in callers.routes or ():
             direct = config.server.allow_direct and "/" in pattern
             if direct or any(fnmatchcase(route, pattern) for route in config.routes):
@@ -47,18 +46,6 @@ def _names_of_nothing(config: Config) -> Iterator[str]:
             meant = sorted({route for alias, route in aliases.items() if fnmatchcase(alias, pattern)})
             why = f"an alias; name its route {' or '.join(meant)}" if meant else "not there"
             yield f"{place}.routes names {pattern}, a route that is {why}. Nobody is let in by it."
-
-
-def _callers(config: Config) -> Iterator[tuple[str, CallersConfig]]:
-    auth = config.auth
-    if auth is None:
-        return
-    for i, key in enumerate(auth.api_keys.keys if auth.api_keys else ()):
-        yield f"auth.api_keys.keys[{i}]", key
-    if auth.jwt is not None:
-        yield "auth.jwt", auth.jwt
-    if auth.mtls is not None:
-        yield "auth.mtls", auth.mtls
 
 
 def _keys_in_plaintext(config: Config) -> Iterator[str]:

@@ -151,6 +151,38 @@ def test_a_warning_is_no_mistake(folder: Path, capsys: pytest.CaptureFixture[str
     assert capsys.readouterr().err.startswith("warning: server.listen 0.0.0.0:50051 is reachable")
 
 
+BUDGETS = """
+providers:
+  p: {kind: openai, api_key: key, budget: {daily_usd: 1}}
+  q: {kind: openai, api_key: key}
+  own: {kind: vllm, base_url: "http://127.0.0.1:1"}
+targets:
+  known: {provider: p, model: gpt-4o-mini}
+  tuned: {provider: p, model: ft-ours}
+  elsewhere: {provider: q, model: ft-ours}
+  free: {provider: q, model: ft-ours, price: {}}
+  ours: {provider: own, model: qwen}
+routes:
+  chat: {targets: [known, tuned, free, ours], shadow: {target: elsewhere, share: 0.1}, budget: {daily_usd: 1}}
+  other: {targets: [free]}
+auth:
+  jwt: {jwks: "https://id.example/k", issuer: x, audience: y, budget: {daily_usd: 2}}
+"""
+
+
+def test_a_price_that_a_budget_goes_by_and_nobody_knows_is_a_warning(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "budgets.yaml").write_text(BUDGETS)
+    assert main(["check-config", str(folder / "budgets.yaml")]) == Exit.OK
+    told = capsys.readouterr().err.splitlines()
+    spends = "is not known, so its calls spend nothing of the budget of"
+    assert [line.partition(": set ")[0] for line in told] == [
+        f"warning: the price of tuned {spends} providers.p, routes.chat, auth.jwt",
+        f"warning: the price of elsewhere {spends} routes.chat, auth.jwt",
+    ]
+
+
 def test_a_price_that_a_route_goes_by_and_nobody_knows_is_a_warning(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
