@@ -16,6 +16,7 @@ from typing import Any, Final
 from router_server.config import Config, ConfigError, Problem, warnings_of
 from router_server.config.problems import dotted
 from router_server.config.references import check
+from router_server.pricing import warnings_of_prices
 from router_server.providers import SetupError
 
 _LIVE_KEYS: Final = {
@@ -133,11 +134,15 @@ class Reloader:
         if config == self.config:
             _log.info("The configuration was read again: nothing that can change now has changed.")
             return
-        for words in warnings_of(config):
-            if words not in warnings_of(self.config):
+        for words in _warnings(config):
+            if words not in _warnings(self.config):
                 _log.warning("%s", words)
         changes = ", ".join(_changes(self.config, config))
         _log.info("The configuration was read again and is in use; changed: %s", changes)
+
+
+def _warnings(config: Config) -> tuple[str, ...]:
+    return (*warnings_of(config), *warnings_of_prices(config))
 
 
 def _changes(before: Config, after: Config) -> Iterator[str]:

@@ -21,10 +21,11 @@ def config(reply: str, *, guarded: bool) -> Config:
     return read(_BASE.replace("REPLY", reply) + keys, {}, origin="test")
 
 
-async def test_who_opens_the_door_while_the_server_runs_is_warned_once(
+async def test_what_is_unwise_is_warned_of_once_while_the_server_runs_too(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    coming = [config("one", guarded=False), config("two", guarded=False)]
+    cheapest = _BASE.replace("[t]", "[t], strategy: lowest_cost")
+    coming = [config("one", guarded=False), config("two", guarded=False), read(cheapest, {}, origin="test")]
     taken: list[Config] = []
 
     async def apply(wanted: Config) -> None:
@@ -35,7 +36,8 @@ async def test_who_opens_the_door_while_the_server_runs_is_warned_once(
 
     wanted = list(coming)
     reloader = Reloader(Source(lambda: wanted.pop(0)), config("one", guarded=True), apply, refused)
-    assert await reloader.reload()
-    assert await reloader.reload()
+    for _ in coming:
+        assert await reloader.reload()
     assert taken == coming
     assert caplog.text.count("whoever reaches it can call every model") == 1
+    assert caplog.text.count("the price of t is not known") == 1
