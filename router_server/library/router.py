@@ -20,7 +20,15 @@ from router_server.core.observers import fan_out
 from router_server.core.results import Invocation
 from router_server.core.types import ChatRequest, Delta, DeltaKind, EmbedRequest, Generation
 from router_server.library.blocking import BlockingRouter
-from router_server.library.conversation import Conversation, Reply, messages_of, text_of
+from router_server.library.conversation import (
+    Conversation,
+    Reply,
+    at_least_one,
+    generation_of,
+    messages_of,
+    text_of,
+    texts_of,
+)
 from router_server.library.environment import config_from
 from router_server.library.lifetime import Home, NotRunningError, opened, own
 from router_server.library.stats import Stats, Tally, TargetStats
@@ -130,10 +138,11 @@ class Router:
             labels: of the call, for ``sticky`` and ``affinity`` by label, and for observers.
 
         Raises:
+            ValueError: an argument is out of its range, or the conversation is none.
             RouterError: no target answered; it says why, and when to come back.
             NotRunningError: the router is not open here.
         """
-        generation = Generation(max_output_tokens=max_output_tokens, temperature=temperature)
+        generation = generation_of(max_output_tokens, temperature)
         request = self._chat_request(conversation, model, generation, user_id, labels)
         result = await self._running.succession.door.chat(request, _invocation(timeout))
         return Reply(text_of(result), result.trail.target, result)
@@ -154,10 +163,11 @@ class Router:
         Another target takes over unseen before the first piece; afterwards a broken stream raises.
 
         Raises:
+            ValueError: as in `chat`.
             RouterError: no target answered, or the stream broke.
             NotRunningError: the router is not open here.
         """
-        generation = Generation(max_output_tokens=max_output_tokens, temperature=temperature)
+        generation = generation_of(max_output_tokens, temperature)
         request = self._chat_request(conversation, model, generation, user_id, labels)
         door = self._running.succession.door
         async with aclosing(door.stream(request, _invocation(timeout))) as events:
@@ -178,12 +188,13 @@ class Router:
         """Return one vector per input, in order.
 
         Raises:
+            ValueError: there are no inputs, or an argument is out of its range.
             RouterError: no target answered.
             NotRunningError: the router is not open here.
         """
-        texts = (inputs,) if isinstance(inputs, str) else tuple(inputs)
+        at_least_one("dimensions", dimensions)
         request = EmbedRequest(
-            self._route(model), texts, dimensions, user_id=user_id, labels=dict(labels or {})
+            self._route(model), texts_of(inputs), dimensions, user_id=user_id, labels=dict(labels or {})
         )
         result = await self._running.succession.door.embed(request, _invocation(timeout))
         vectors = result.vectors
@@ -229,4 +240,6 @@ class Router:
 
 
 def _invocation(timeout: float | None) -> Invocation:
+    if timeout is not None and not timeout > 0:
+        raise ValueError(f"timeout is {timeout}; it has to be more than 0 seconds")
     return Invocation(uuid.uuid4().hex, timeout)

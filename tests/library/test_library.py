@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -73,6 +74,37 @@ async def test_calls_are_routed_and_counted(path: Path) -> None:
         assert all(target.inflight == 0 for target in stats.targets.values())
     with pytest.raises(RuntimeError, match="not running"):
         await router.chat("hi")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"conversation": []}, "the conversation is empty"),
+        ({"conversation": [{"role": "bot", "content": "x"}]}, "the role 'bot' is none of system, developer"),
+        ({"conversation": [{"role": "tool", "content": "x"}]}, "the role 'tool' is none of"),
+        ({"max_output_tokens": 0}, "max_output_tokens is 0"),
+        ({"temperature": 2.5}, "temperature is 2.5; it goes from 0 to 2"),
+        ({"timeout": 0}, "timeout is 0"),
+    ],
+)
+async def test_an_argument_that_makes_no_sense_is_named_and_asks_nobody(
+    path: Path, arguments: dict[str, Any], words: str
+) -> None:
+    asked = {"conversation": "hi", **arguments}
+    async with Router.from_config(path) as router:
+        with pytest.raises(ValueError, match=words):
+            await router.chat(**asked)
+        with pytest.raises(ValueError, match=words):
+            await anext(aiter(router.stream_chat(**asked)))
+        assert router.stats().calls == 0
+
+
+async def test_texts_that_make_no_sense_are_named_too(path: Path) -> None:
+    async with Router.from_config(path) as router:
+        with pytest.raises(ValueError, match="inputs is empty"):
+            await router.embed([], model="embed")
+        with pytest.raises(ValueError, match="dimensions is 0"):
+            await router.embed("a", model="embed", dimensions=0)
 
 
 def test_without_async_it_blocks_and_any_thread_may_call(path: Path) -> None:
