@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from router_server.config import Config
 from router_server.config.tree import PriceConfig, ProviderConfig, TargetConfig
+from router_server.providers import load_kind
 
 _PRICES = {"input": "a million tokens in", "output": "a million tokens out", "request": "a request"}
 
@@ -15,9 +16,22 @@ def target_words(config: Config) -> Iterator[str]:
     for name, provider in config.providers.items():
         if "health_check" in provider.model_fields_set:
             yield f"Provider {name} is {_checked(provider)}."
+        if (servers := _servers(provider)) > 1:
+            yield f"Provider {name} has {servers} servers, asked {_order(provider)}."
     for name, target in config.targets.items():
         if own := ", ".join(_own(target)):
             yield f"Target {name} has its own {own}."
+
+
+def _servers(provider: ProviderConfig) -> int:
+    endpoints = load_kind(provider.kind).endpoints
+    return 0 if endpoints is None else len(endpoints(provider.settings))
+
+
+def _order(provider: ProviderConfig) -> str:
+    keeps = load_kind(provider.kind).prefix_affinity
+    alike = keeps is not None and keeps(provider.settings)
+    return "by load; prompts that begin alike go to the same one" if alike else "by load"
 
 
 def _checked(provider: ProviderConfig) -> str:

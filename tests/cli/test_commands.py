@@ -78,6 +78,8 @@ OWN = """
 providers:
   p: {kind: openai, api_key: key, health_check: {interval: 2s}}
   q: {kind: mock, health_check: null}
+  v: {kind: vllm, base_urls: ["http://10.0.0.1:8000", "http://10.0.0.2:8000"]}
+  w: {kind: vllm, base_urls: ["http://10.0.0.1:8000", "http://10.0.0.2:8000"], prefix_affinity: false}
 targets:
   plain: {provider: p, model: gpt-4o-mini}
   own:
@@ -109,6 +111,8 @@ def test_what_providers_and_targets_have_of_their_own_is_told(
     assert shown.splitlines()[2:] == [
         "Provider p is checked every 2s.",
         "Provider q is not checked.",
+        "Provider v has 2 servers, asked by load; prompts that begin alike go to the same one.",
+        "Provider w has 2 servers, asked by load.",
         f"Target own has its own {own}.",
         "Target free has its own price (nothing).",
         f"A webhook is told when {when}.",
