@@ -45,7 +45,9 @@ def _as_json(target: str, state: RouterState) -> dict[str, Any]:
 
 
 def _show(target: str, state: RouterState) -> None:
-    say(f"{target} is {'ready' if state.ready else 'not ready: it starts or drains'}.")
+    say(
+        f"{target} is {'ready' if state.ready else 'not ready: it starts, drains, or a required provider is down'}."
+    )
     if state.config == "not_serving":
         say(
             "  The configuration that was read last is refused; the log says why. The one before is in use.",
