@@ -14,6 +14,8 @@ from router_server.rpc.probe import ProbeError, RouterState, probe
 
 _COLOURS: Final = {"serving": "green", "ready": "green", "not_serving": "red", "failed": "red"}
 
+_NOT_READY: Final = "not ready: it starts, drains, or a required provider is down"
+
 
 def run(arguments: argparse.Namespace) -> Exit:
     """Ask and print; return whether the server is ready."""
@@ -45,9 +47,7 @@ def _as_json(target: str, state: RouterState) -> dict[str, Any]:
 
 
 def _show(target: str, state: RouterState) -> None:
-    say(
-        f"{target} is {'ready' if state.ready else 'not ready: it starts, drains, or a required provider is down'}."
-    )
+    say(f"{target} is {'ready' if state.ready else _NOT_READY}.")
     if state.config == "not_serving":
         say(
             "  The configuration that was read last is refused; the log says why. The one before is in use.",

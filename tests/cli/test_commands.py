@@ -299,7 +299,8 @@ def test_status_of_a_server_that_waits_for_a_provider(
     file = file_of(folder, MOCK.replace("kind: mock", down))
     with serving("--config", str(file), "--listen", address):
         assert main(["status", "--target", address, "--timeout", "30"]) == Exit.NOT_READY
-    assert capsys.readouterr().out.startswith(f"{address} is not ready")
+    said = capsys.readouterr().out.splitlines()[0]
+    assert said == f"{address} is not ready: it starts, drains, or a required provider is down."
 
 
 def test_status_of_a_server_that_asks_who_calls(
