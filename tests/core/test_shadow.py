@@ -22,6 +22,7 @@ class Answering:
     go: asyncio.Event = field(default_factory=asyncio.Event)
     error: BaseException | None = None
     asked: list[tuple[str, ChatRequest | EmbedRequest]] = field(default_factory=list)
+    timeouts: list[float | None] = field(default_factory=list)
     ended: int = 0
 
     async def chat(self, request: ChatRequest, invocation: Invocation) -> Any:
@@ -38,6 +39,7 @@ class Answering:
 
     async def _answer(self, request: ChatRequest | EmbedRequest, invocation: Invocation) -> Any:
         self.asked.append((invocation.call_id, request))
+        self.timeouts.append(invocation.timeout)
         try:
             await self.go.wait()
         finally:
@@ -70,6 +72,7 @@ async def test_a_call_is_answered_while_its_copy_runs() -> None:
     ((call_id, copy),) = copies.asked
     assert (call_id, copy.model, copy.routing, copy.idempotency_key) == ("1-shadow", "chat", Routing(), "")
     assert router.asked[0][1].routing.priority == 7
+    assert (router.timeouts, copies.timeouts) == ([3.0], [None])
     (count,) = it.counts
     assert (count.sent, count.dropped, count.running) == (1, 0, 1)
     await it.close()

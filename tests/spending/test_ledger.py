@@ -133,6 +133,39 @@ async def test_what_never_answered_lends_one_hundredth_and_hears_of_it_later(ser
         assert (account.lent, account.spent, account.heard) == (8, 2, True)
 
 
+async def test_what_is_lent_is_no_more_than_was_left_when_that_was_last_heard(server: SharedServer) -> None:
+    async with connected(server.url) as store:
+        ledger = BudgetLedger(store, clock=lambda: NOON)
+        hold = await ledger.reserve([BUDGET], 996, 60.0)
+        hold.settle(996)
+        while not await ledger.flush():
+            pass
+        server.kill()
+        assert not await fits(ledger, 5), "one hundredth is 10, and 4 are left"
+        assert await fits(ledger, 4)
+
+
+class LateStore(MemoryStore):
+    """Does what it is asked at once, and says so after a second."""
+
+    async def run(self, script: Script, keys: Sequence[str], arguments: Sequence[Argument]) -> Reply:
+        reply = await super().run(script, keys, arguments)
+        await asyncio.sleep(1.0)
+        return reply
+
+
+@virtual_time
+async def test_a_caller_who_leaves_while_it_is_reserved_leaves_nothing_reserved() -> None:
+    ledger = BudgetLedger(LateStore(lambda: NOON), clock=lambda: NOON)
+    leaving = asyncio.create_task(ledger.reserve([BUDGET], 1_000, 60.0))
+    await asyncio.sleep(0.5)
+    leaving.cancel()
+    await asyncio.wait({leaving})
+    assert leaving.cancelled()
+    assert await ledger.flush()
+    assert await fits(ledger, 1_000)
+
+
 class SlowStore(MemoryStore):
     """Answers after 20 ms, as far as whoever asks is that patient."""
 
