@@ -104,6 +104,19 @@ async def test_users_leave_a_target_that_fails_and_return_when_it_recovers(redis
             assert await asked(served, "u") == "a"
 
 
+async def test_of_those_who_are_as_busy_the_cheapest_stands_in() -> None:
+    async with Upstream() as a, Upstream() as b:
+        a.always(DOWN)
+        b.always(OK)
+        text = configuration(a, b, "targets: [a, b, c], sticky: {}").replace("open: 300ms", "open: 10s")
+        own = "{{provider: b, model: m, price: {{request: {usd}}}}}"
+        dear, cheap = (own.format(usd=usd) for usd in (2, 1))
+        text = text.replace("b: {provider: b, model: m}", f"b: {dear}\n  c: {cheap}")
+        async with serving(text) as served:
+            assert await asked(served, "u") == "b", "a is home, and the route goes on as it is written"
+            assert [await asked(served, "u") for _ in range(3)] == ["c"] * 3
+
+
 async def test_allotments_and_moves_are_counted() -> None:
     async with Upstream() as a, Upstream() as b, collector() as otlp:
         a.always(OK)
