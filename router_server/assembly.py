@@ -51,7 +51,7 @@ from router_server.state.opening import State
 from router_server.state.rota import SharedRota
 from router_server.state.store import Store
 from router_server.state.windows import SharedQuotas
-from router_server.surroundings import scope_of, surroundings_of
+from router_server.surroundings import process_name, scope_of, surroundings_of
 
 Clock = Callable[[], float]
 
@@ -99,7 +99,7 @@ def assemble(
     targets = {name: parts.target(name, t, providers[t.provider]) for name, t in config.targets.items()}
     direct = parts.kept_direct(before.direct if before else {}, providers)
     rota = None if shared is None else SharedRota(shared)
-    checks = before.checks if before else Checks((), lambda _upstream: (), changed, rota)
+    checks = before.checks if before else Checks((), lambda _upstream: (), changed, rota, process_name())
     loads = before.loads if before else LoadWatch[Upstream]((), checks.ask)
     speeds = before.speeds if before else SpeedBoard(clock)
     if any(route.strategy == "lowest_latency" for route in config.routes.values()):

@@ -9,7 +9,9 @@ from collections.abc import Callable, Iterator
 from router_server.assembled import Assembly
 from router_server.core.engine import EngineState
 from router_server.core.reloads import Reloads
+from router_server.core.target import Upstream
 from router_server.rpc.health import HealthBoard
+from router_server.rpc.reports import reports
 from router_server.state.opening import State
 
 _HEALTH_REFRESH = 1.0
@@ -24,14 +26,16 @@ async def show_health(
     changed: asyncio.Event,
 ) -> None:
     """Keep ``health`` true until cancelled; ``changed`` hastens it."""
-    shown: dict[str, bool] = {}
+    shown: dict[str, bool | None] = {}
     while True:
         changed.clear()
         now = assembly()
         health.set_ready(now.ready)
         before, shown = shown, dict(_facts(now, state, reloads))
-        for name in (name for name, well in shown.items() if before.get(name) is not well):
+        for name in (name for name, well in shown.items() if name not in before or before[name] is not well):
             health.set(name, shown[name])
+        for upstream in _checked(now):
+            health.note(_name(upstream), reports(upstream.last_check, upstream.last_failed_check))
         for name in before.keys() - shown.keys():
             health.remove(name)
         with contextlib.suppress(TimeoutError):
@@ -39,7 +43,7 @@ async def show_health(
                 await changed.wait()
 
 
-def _facts(assembly: Assembly, state: State, reloads: Reloads) -> Iterator[tuple[str, bool]]:
+def _facts(assembly: Assembly, state: State, reloads: Reloads) -> Iterator[tuple[str, bool | None]]:
     yield "config", reloads.last_ok
     if state.distributed:
         yield "state", not state.degraded
@@ -47,9 +51,19 @@ def _facts(assembly: Assembly, state: State, reloads: Reloads) -> Iterator[tuple
         yield f"target/{name}", target.serving
     for name, destination in assembly.destinations.items():
         yield f"target/{name}", destination.serving
+    for upstream in _checked(assembly):
+        yield _name(upstream), upstream.healthy
     for name, engine in assembly.engines.items():
         # A name for each state: health as gRPC defines it has no word for asleep.
         state_now: EngineState = engine.status.state
         yield f"engine/{name}/{state_now}", True
     for route in assembly.routes:
         yield f"route/{route.name}", any(target.takes_calls for target in route.targets)
+
+
+def _checked(assembly: Assembly) -> Iterator[Upstream]:
+    return (upstream for upstream in assembly.upstreams.values() if upstream.check is not None)
+
+
+def _name(upstream: Upstream) -> str:
+    return f"provider/{upstream.unique_name}"

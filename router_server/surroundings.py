@@ -5,6 +5,7 @@ Refuses to know what is built of it.
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Callable
 
@@ -39,6 +40,11 @@ def surroundings_of(config: Config, name: str, socket_path: str = "") -> Surroun
         models=tuple(target.model for target in config.targets.values() if target.provider == name),
         socket=socket_path,
     )
+
+
+def process_name() -> str:
+    """Return what tells this process from the other replicas, on this machine and elsewhere."""
+    return f"{socket.gethostname()}:{os.getpid()}"
 
 
 def scope_of(provider: Provider) -> str | None:

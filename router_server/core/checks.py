@@ -48,6 +48,7 @@ class Checks:
         targets_of: gives the targets of a provider, at any time.
         changed: called after every check and every verdict, for those who show health.
         rota: whose turn it is among replicas; None: each makes every check.
+        name: of this process, for those who read its reports.
     """
 
     def __init__(
@@ -56,7 +57,9 @@ class Checks:
         targets_of: Callable[[Upstream], Sequence[Target]],
         changed: Callable[[], None],
         rota: Rota | None = None,
+        name: str = "",
     ) -> None:
+        self._name = name
         self._changed = changed
         self._rota = rota
         self._heard: dict[Upstream, CheckReport] = {}
@@ -107,7 +110,7 @@ class Checks:
         suspects = [t for t in self._targets_of(upstream) if t in self._suspects]
         began = time.monotonic()
         well, error = await _verdict(upstream, settings)
-        report = CheckReport(well, time.time(), time.monotonic() - began, error, asked)
+        report = CheckReport(well, time.time(), time.monotonic() - began, error, asked, self._name)
         _note(upstream, report)
         self._apply(upstream, well, suspects)
         return report

@@ -21,6 +21,7 @@ class CheckReport:
         took: how long it took, seconds.
         error: why it is unwell, a short word of our own; empty where it is not.
         asked: it was made out of turn, because of what one process saw.
+        by: which process made it.
     """
 
     well: bool | None
@@ -28,6 +29,7 @@ class CheckReport:
     took: float
     error: str = ""
     asked: bool = False
+    by: str = ""
 
 
 @dataclass(frozen=True, slots=True)

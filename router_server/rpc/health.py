@@ -37,6 +37,8 @@ _STATES: Mapping[bool | None, int] = {
 _MOST_LISTED = 100
 """What the health protocol lets a List answer hold."""
 
+Metadata = tuple[tuple[str, str], ...]
+
 Context = aio.ServicerContext[Any, Any]
 
 
@@ -46,14 +48,20 @@ class HealthBoard:
     def __init__(self) -> None:
         self._states: dict[str, int] = {LIVENESS: _STATES[True]} | dict.fromkeys(READINESS, _STATES[False])
         self._watchers: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
+        self._notes: dict[str, Metadata] = {}
         self._draining = False
 
     def set(self, name: str, serving: bool | None) -> None:
         """Say how ``name`` is: ``route/chat`` for example; None means that nobody knows."""
         self._put(name, _STATES[serving])
 
+    def note(self, name: str, notes: Metadata) -> None:
+        """Keep what is to be told beside the state of ``name``; printable ASCII."""
+        self._notes[name] = notes
+
     def remove(self, name: str) -> None:
         """Forget ``name``: it is unknown from now on, to its watchers too."""
+        self._notes.pop(name, None)
         if self._states.pop(name, None) is not None:
             self._tell(name)
 
@@ -75,6 +83,10 @@ class HealthBoard:
     def state(self, name: str) -> int | None:
         """Return the ServingStatus of ``name``, or None where there is no such name."""
         return self._states.get(name)
+
+    def notes(self, name: str) -> Metadata:
+        """Return what is told beside the state of ``name``."""
+        return self._notes.get(name, ())
 
     def states(self) -> Mapping[str, int]:
         """Return every name's ServingStatus."""
@@ -121,10 +133,11 @@ class HealthService(health_pb2_grpc.HealthServicer):  # type: ignore[misc]  # ge
         self._board = board
 
     async def Check(self, request: Any, context: Context) -> Any:  # noqa: N802 - the protocol's name
-        """Return the state of one name, NOT_FOUND where there is no such name."""
+        """Return the state of one name, and its notes as trailers; NOT_FOUND where there is no such name."""
         state = self._board.state(request.service)
         if state is None:
             await context.abort(grpc.StatusCode.NOT_FOUND, "no such name; List tells which there are")
+        context.set_trailing_metadata(self._board.notes(request.service))
         return health_pb2.HealthCheckResponse(status=state)
 
     async def Watch(self, request: Any, context: Context) -> None:  # noqa: N802 - the protocol's name

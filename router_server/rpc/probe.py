@@ -5,6 +5,7 @@ The asking side: everything that `health` and `service` answer. Refuses to know 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +14,11 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from modelrouter.connection import API_KEY_HEADER, is_local
 from modelrouter.v1 import models_pb2, service_pb2_grpc
+from router_server.core.status import CheckReport
+from router_server.rpc.reports import Trailers, reported
 
 UNKNOWN = "unknown"
+_PROVIDER = "provider/"
 
 
 class ProbeError(Exception):
@@ -32,6 +36,23 @@ class RouteState:
 
 
 @dataclass(frozen=True, slots=True)
+class ProviderState:
+    """A provider that is checked; of several endpoints, each is one.
+
+    Attributes:
+        name: of the provider, and of the endpoint where there are several.
+        state: what the last check said, as `RouterState` has it.
+        last: the last check, by whichever replica; None where there was none.
+        failed: the last one that failed.
+    """
+
+    name: str
+    state: str
+    last: CheckReport | None
+    failed: CheckReport | None
+
+
+@dataclass(frozen=True, slots=True)
 class RouterState:
     """A running router. States are ``serving``, ``not_serving`` or ``unknown``; ``targets`` are by name.
 
@@ -45,6 +66,7 @@ class RouterState:
     targets: dict[str, str]
     engines: dict[str, str]
     config: str = UNKNOWN
+    providers: tuple[ProviderState, ...] = ()
 
 
 def probe(
@@ -103,24 +125,29 @@ class _Questions:
         live = self._health.Check(health_pb2.HealthCheckRequest(service="liveness"), timeout=self._timeout)
         routes = [self._route(model) for model in self._list_models()]
         names = dict.fromkeys(target for route in routes for target in route.targets)
+        listed = self._listed()
         return RouterState(
             live=_word(live) == "serving",
             ready=self._of("readiness") == "serving",
             routes=tuple(routes),
             targets={name: self._of(f"target/{name}") for name in names},
-            engines=self._engines(),
+            engines=_engines(listed),
             config=self._of("config"),
+            providers=tuple(self._provider(name) for name in listed if name.startswith(_PROVIDER)),
         )
 
-    def _engines(self) -> dict[str, str]:
+    def _listed(self) -> list[str]:
         try:
             listed = self._health.List(health_pb2.HealthListRequest(), timeout=self._timeout)
         except grpc.RpcError as error:
             if error.code() in {grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.RESOURCE_EXHAUSTED}:
-                return {}
+                return []
             raise
-        parts = (name.split("/") for name in sorted(listed.statuses))
-        return {part[1]: part[2] for part in parts if part[0] == "engine"}
+        return sorted(listed.statuses)
+
+    def _provider(self, name: str) -> ProviderState:
+        state, trailers = self._told(name)
+        return ProviderState(name.removeprefix(_PROVIDER), state, *reported(trailers))
 
     def _list_models(self) -> list[models_pb2.Model]:
         try:
@@ -138,13 +165,22 @@ class _Questions:
         return RouteState(model.name, self._of(f"route/{model.name}"), operations, tuple(model.targets))
 
     def _of(self, name: str) -> str:
+        return self._told(name)[0]
+
+    def _told(self, name: str) -> tuple[str, Trailers]:
+        request = health_pb2.HealthCheckRequest(service=name)
         try:
-            answer = self._health.Check(health_pb2.HealthCheckRequest(service=name), timeout=self._timeout)
+            answer, call = self._health.Check.with_call(request, timeout=self._timeout)
         except grpc.RpcError as error:
             if error.code() is grpc.StatusCode.NOT_FOUND:
-                return UNKNOWN
+                return UNKNOWN, ()
             raise
-        return _word(answer)
+        return _word(answer), call.trailing_metadata()
+
+
+def _engines(listed: Sequence[str]) -> dict[str, str]:
+    parts = (name.split("/") for name in listed)
+    return {part[1]: part[2] for part in parts if part[0] == "engine"}
 
 
 def _word(answer: health_pb2.HealthCheckResponse) -> str:
