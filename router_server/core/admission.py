@@ -16,7 +16,7 @@ from router_server.core.errors import Outcome, Reason, RouterError
 from router_server.core.needs import estimate_prompt, longest_answer
 from router_server.core.observer import CallRecord
 from router_server.core.principal import Principal, Quota
-from router_server.core.quotas import QuotaExceededError, Quotas, Reservation, Subject, refusal
+from router_server.core.quotas import QuotaExceededError, Quotas, Reservation, Standing, Subject, refusal
 from router_server.core.record import replace
 from router_server.core.results import ChatResult, EmbedResult, Invocation, ModelInfo, StreamEvent
 from router_server.core.service import CallRouter
@@ -54,6 +54,7 @@ class _Tab:
     """What one call has taken and used; settled once its caller is gone and nothing of it runs for others."""
 
     reservation: Reservation
+    stands: Callable[[Standing], None]
     records: list[CallRecord] = field(default_factory=list)
     open: int = 1
 
@@ -67,6 +68,8 @@ class _Tab:
         self.open -= 1
         if not self.open:
             requests, tokens = _used(self.records)
+            if not requests and self.reservation.given_back is not None:
+                self.stands(self.reservation.given_back)
             self.reservation.settle(requests=requests, tokens=tokens)
 
 
@@ -144,7 +147,7 @@ class Admission:
             return
         prompt = estimate_prompt(request)
         tokens = prompt + longest_answer(request, self._limits.longest_answers.get(route))
-        tab = _Tab(await self._reserve(subjects, prompt, tokens, invocation))
+        tab = _Tab(await self._reserve(subjects, prompt, tokens, invocation), invocation.stands)
         try:
             yield replace(invocation, ended=tab.records.append, lasts=tab.lasts)
         finally:

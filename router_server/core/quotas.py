@@ -57,6 +57,10 @@ class Reservation(Protocol):
     def standing(self) -> Standing | None:
         """The limit of which the smallest part is left, or None where only calls at once are limited."""
 
+    @property
+    def given_back(self) -> Standing | None:
+        """The same once all that was taken is given back."""
+
     def settle(self, *, requests: int, tokens: int) -> None:
         """Put what was used in place of what was taken, and give the places back. Does not wait."""
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextvars import Context
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from router_server.core.quotas import CONCURRENCY, REQUESTS, TOKENS, QuotaExceededError, Standing, Subject
@@ -50,6 +50,7 @@ class Taken:
     lease: str
     second: int
     standing: Standing | None
+    given_back: Standing | None
     alone: bool
 
     def settle(self, *, requests: int, tokens: int) -> None:
@@ -116,9 +117,12 @@ class SharedQuotas:
         ]
         if refused >= 0:
             raise QuotaExceededError(standings[refused], wait / 1_000)
-        windows = [one for one in standings if not one.resource.endswith(CONCURRENCY)]
-        tightest = min(windows, key=lambda one: one.remaining / one.limit, default=None)
-        return Taken(self, limits, lease, second, tightest, alone)
+        windows = [
+            (now, one.amount) for now, one in zip(standings, limits, strict=True) if one.what != CONCURRENCY
+        ]
+        left = _tightest(now for now, _amount in windows)
+        given_back = _tightest(_without(amount, now) for now, amount in windows)
+        return Taken(self, limits, lease, second, left, given_back, alone)
 
     def _give_back(self, places: tuple[_Limit, ...], lease: str) -> None:
         if places:
@@ -137,6 +141,15 @@ class SharedQuotas:
         except UnreachableError:
             # What was reserved stays reserved until its time is over.
             return
+
+
+def _tightest(windows: Iterable[Standing]) -> Standing | None:
+    return min(windows, key=lambda one: one.remaining / one.limit, default=None)
+
+
+def _without(amount: int, now: Standing) -> Standing:
+    remaining = min(now.limit, now.remaining + amount)
+    return replace(now, remaining=remaining, reset=now.reset if remaining < now.limit else 0.0)
 
 
 def _limits(subjects: Sequence[Subject], prompt: int, tokens: int, among: int) -> tuple[_Limit, ...]:

@@ -165,7 +165,13 @@ async def test_what_no_target_was_asked_costs_nothing(redis: str) -> None:
     ):
         for model in ("none", "chat"):
             bad = chat(model, routing={"allowed_targets": ["nobody"]})
-            await fails(served.stub.Chat(bad, metadata=A))
+            with pytest.raises(aio.AioRpcError) as raised:
+                await served.stub.Chat(bad, metadata=A)
+            told = limits_in(raised.value.trailing_metadata())
+            assert (told["remaining"], told["reset"]) == ("1", "0"), "as it is once the call is given back"
+            stream = served.stub.StreamChat(bad, metadata=A)
+            await fails(stream)
+            assert limits_in(await stream.trailing_metadata())["remaining"] == "1"
             await settled(served)
         assert (await left(served.stub.Chat(chat(), metadata=A)))["remaining"] == "0"
 
