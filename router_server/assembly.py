@@ -47,6 +47,7 @@ from router_server.routing import Routing
 from router_server.shadowing import shadowing
 from router_server.spending.opening import are_wanted
 from router_server.state.breaker_board import SharedBoard
+from router_server.state.claims import SharedClaims
 from router_server.state.opening import State
 from router_server.state.rota import SharedRota
 from router_server.state.store import Store
@@ -137,7 +138,14 @@ def assemble(
     kept = before.shelf if before else None
     shelf: Shelf = shared or kept or MemoryShelf(config.server.cache_bytes, clock)
     answering = caching(
-        config, shadows or router, router, shelf, observer=observer, clock=clock, settings=settings
+        config,
+        shadows or router,
+        router,
+        shelf,
+        observer=observer,
+        clock=clock,
+        settings=settings,
+        claims=SharedClaims(shared) if shared else None,
     )
     door = admitted(config, answering, router.canonical, quotas)
     return Assembly(

@@ -8,6 +8,7 @@ from functools import partial
 
 from router_server.config.tree import Config
 from router_server.core.caching import CacheSettings, CachingRouter, Names
+from router_server.core.claim import Claims
 from router_server.core.observer import Observer
 from router_server.core.packing import digest
 from router_server.core.router import RouterSettings
@@ -25,6 +26,7 @@ def caching(
     observer: Observer,
     clock: Callable[[], float],
     settings: RouterSettings,
+    claims: Claims | None = None,
 ) -> CallRouter:
     """Return ``router`` with what is kept before it, or itself where nothing ever is.
 
@@ -36,6 +38,7 @@ def caching(
         observer: is told of the calls that ``router`` does not see.
         clock: monotonic seconds.
         settings: deadlines and the like.
+        claims: of all processes that share ``shelf``; None: there is this one alone.
     """
     caches = {
         name: CacheSettings(route.cache.ttl, route.cache.across_keys, _models(config, route.everyone))
@@ -55,6 +58,7 @@ def caching(
         observer=observer,
         clock=clock,
         settings=settings,
+        claims=claims,
     )
 
 

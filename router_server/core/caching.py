@@ -7,18 +7,22 @@ answers are kept.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
+from router_server.core.claim import Claim, Claims
 from router_server.core.deadline import deadline_of
+from router_server.core.errors import RouterError
 from router_server.core.flight import Flight, Wishes
 from router_server.core.observer import Observer, Reused
 from router_server.core.packing import digest
 from router_server.core.record import replace
 from router_server.core.repeat import Repeat, start_of
-from router_server.core.replay import Replays, Ticket
+from router_server.core.replay import Opening, Replays, Ticket
 from router_server.core.results import (
     ChatResult,
     EmbedResult,
@@ -80,6 +84,7 @@ class CachingRouter:
         observer: is told of the calls that ``router`` does not see.
         clock: monotonic seconds, the event loop's.
         settings: the deadlines of callers who give none.
+        claims: of idempotency keys, by all processes that share the shelf; None: there is this one alone.
     """
 
     def __init__(
@@ -94,6 +99,7 @@ class CachingRouter:
         observer: Observer,
         clock: Callable[[], float],
         settings: RouterSettings,
+        claims: Claims | None = None,
     ) -> None:
         self._router = router
         self._names = names
@@ -103,7 +109,7 @@ class CachingRouter:
         self._observer = observer
         self._clock = clock
         self._settings = settings
-        self.replays = Replays(shelf, _worth_keeping, clock)
+        self.replays = Replays(shelf, _worth_keeping, clock, claims)
 
     def chat(self, request: ChatRequest, invocation: Invocation) -> Coroutine[Any, Any, ChatResult]:
         """Return the whole answer.
@@ -169,8 +175,13 @@ class CachingRouter:
         began = self._clock()
         wishes = self._wishes(operation, request, invocation, began)
         found = await self.replays.find(ticket)
+
+        def repeat(reused: Reused) -> Repeat:
+            start = start_of(operation, self._names.shown(request.model), request, invocation)
+            return Repeat(start, reused, began, self._observer, self._clock)
+
         if found is None:
-            flight = self._begin(ticket, ask, invocation, wishes)
+            flight = self._begin(ticket, ask, repeat, invocation, wishes)
             async with aclosing(flight.follow(wishes)) as events:
                 async for event in events:
                     yield event
@@ -179,26 +190,47 @@ class CachingRouter:
             reused, events = Reused.JOINED, found.follow(wishes)
         else:
             reused, events = ticket.kept_as, _each(found)
-        start = start_of(operation, self._names.shown(request.model), request, invocation)
-        repeat = Repeat(start, reused, began, self._observer, self._clock)
-        async with aclosing(events):
-            with repeat:
-                async for event in events:
-                    yield repeat.given(event)
+        async with aclosing(_repeated(repeat(reused), events)) as given:
+            async for event in given:
+                yield event
 
     def _begin(
         self,
         ticket: Ticket,
         ask: Callable[[Invocation], _Events],
+        repeat: Callable[[Reused], Repeat],
         invocation: Invocation,
         wishes: Wishes,
     ) -> Flight:
-        flight, landed = self.replays.open(ticket, wishes.until)
-        asked = replace(invocation, deadline=flight.deadline)
-        task = flight.begin(ask(asked), landed, f"flight {invocation.call_id}")
+        opening = self.replays.open(ticket, wishes.until)
+        flight, claim = opening.flight, opening.claim
+        ask_now = partial(ask, replace(invocation, deadline=flight.deadline))
+        answer = ask_now() if claim is None else self._claimed(ticket, opening, claim, ask_now, repeat)
+        task = flight.begin(answer, opening.landed, f"flight {invocation.call_id}")
         if invocation.lasts is not None:
             invocation.lasts(task)
         return flight
+
+    async def _claimed(
+        self,
+        ticket: Ticket,
+        opening: Opening,
+        claim: Claim,
+        ask: Callable[[], _Events],
+        repeat: Callable[[Reused], Repeat],
+    ) -> _Events:
+        """Yield the answer that another process has got meanwhile, or ask."""
+        try:
+            taken = await claim.settled(opening.flight.deadline, self._clock)
+        except (RouterError, asyncio.CancelledError):
+            with repeat(ticket.kept_as):
+                raise
+        kept = None if taken is None else self.replays.taken(ticket, taken)
+        opening.is_replay = kept is not None
+        answer = ask() if kept is None else _repeated(repeat(ticket.kept_as), _each(kept))
+        async with aclosing(answer):
+            async for event in answer:
+                yield event
 
     def _wishes(self, operation: Operation, request: Request, invocation: Invocation, now: float) -> Wishes:
         settings, routing = self._settings, request.routing
@@ -217,7 +249,7 @@ class CachingRouter:
             asked = replace(request, model=route, routing=_what_is_asked(request.routing))
             question = digest(operation, route, asked)
             key = self._name_key("idempotent", digest(whose, route, request.idempotency_key))
-            return Ticket(key, question, self._idempotency_ttl, Reused.REPLAY)
+            return Ticket(key, question, self._idempotency_ttl, Reused.REPLAY, alone=True)
         cache = self._caches.get(route)
         if cache is None or not _may_be_cached(request):
             return None
@@ -266,6 +298,13 @@ def _worth_keeping(events: Sequence[Any]) -> bool:
             return reason in _WHOLE
         case last:
             return isinstance(last, EmbedResult)
+
+
+async def _repeated(repeat: Repeat, events: _Events) -> _Events:
+    async with aclosing(events):
+        with repeat:
+            async for event in events:
+                yield repeat.given(event)
 
 
 async def _each(kept: Sequence[Any]) -> _Events:

@@ -196,10 +196,11 @@ class Shown:
     async def documented(self) -> None:
         gate = asyncio.Event()
         self.spare.always((gate, *json_reply(answer())))
-        # Places and reservations are there while a call runs.
-        held = asyncio.create_task(ask(self.some[0], "narrow", "again"))
+        # Places, reservations and claims are there while a call runs.
+        held = asyncio.create_task(ask(self.some[0], "narrow", "again", idempotencyKey="held"))
         await until(lambda: self.redis.exists("modelrouter:{limits}:caller:key/narrow:places"))
         await until(lambda: self.redis.keys("modelrouter:{budget}:provider/spare:*:holds"))
+        await until(lambda: self.redis.keys("modelrouter:{cache}:idempotent:*:claim"))
         await self.kept()
         gate.set()
         await held

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -203,6 +203,17 @@ async def test_replicas_share_what_is_kept_in_redis(server: SharedServer) -> Non
             assert not await ask(first, generation=COLD), "without it they are asked again"
 
 
+@pytest.mark.parametrize("how", ["frozen", "killed"])
+async def test_a_claim_waits_for_no_redis(server: SharedServer, how: str) -> None:
+    async with Upstream() as a:
+        a.always(json_reply(answer()))
+        async with cached(a, redis=server) as served:
+            (server.freeze if how == "frozen" else server.kill)()
+            async with asyncio.timeout(20):
+                assert not await ask(served, "plain", idempotencyKey="k")
+            assert len(a.requests) == 1
+
+
 async def test_an_idempotency_key_names_one_call_of_one_caller() -> None:
     async with Upstream() as a:
         a.always(json_reply(answer()))
@@ -277,6 +288,10 @@ async def test_a_key_of_a_whole_answer_is_not_one_of_a_stream() -> None:
             assert refused.code == "INVALID_ARGUMENT"
 
 
+def _any_claim(names: Sequence[Any]) -> bool:
+    return any(name.endswith(b":claim") for name in names)
+
+
 async def test_what_is_kept_in_redis_ends_by_itself(server: SharedServer) -> None:
     async with Upstream() as a, Redis.from_url(server.url) as redis:
         a.always(json_reply(answer()))
@@ -286,7 +301,8 @@ async def test_what_is_kept_in_redis_ends_by_itself(server: SharedServer) -> Non
             await ask(served, generation=COLD)
             await ask(served, "plain", idempotencyKey="very-secret-key")
             async with asyncio.timeout(20):
-                while len(kept := await redis.keys("modelrouter:{cache}:*")) < 2:
+                # Both are kept, and nothing is claimed any more.
+                while len(kept := await redis.keys("modelrouter:{cache}:*")) != 2 or _any_claim(kept):
                     pass
             lives = {str(key).split(":")[2]: await redis.pttl(key) for key in kept}
             assert 80_000 < lives["cached"] <= 90_000
