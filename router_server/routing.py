@@ -12,10 +12,11 @@ from functools import partial
 
 from router_server.config.routes import ExperimentConfig, RouteConfig, StickyConfig
 from router_server.core.affinity import Affinity, KeyOf, label_of, user_of
-from router_server.core.allocation import Allocation, Homes, HomesByShare, HomesByStrategy
+from router_server.core.allocation import Allocation
 from router_server.core.budget import Budget
 from router_server.core.experiment import Experiment
 from router_server.core.hedge import Hedging
+from router_server.core.homes import Balance, Homes, HomesByLoad, HomesByPreference, HomesByShare
 from router_server.core.plan import Strategy, ordered
 from router_server.core.route import Destination, Route
 from router_server.core.shared import SharedValues
@@ -101,19 +102,19 @@ class _Parts:
         return plain if affinity is None else Affinity(_key_of(affinity.by), self._weights, plain)
 
     def homes(self, shares: Mapping[str, float] | None) -> Homes:
+        cheapest = _cheapest(self._own)
+        balance = Balance(self._own, cheapest)
         if shares is not None:
-            return HomesByShare(shares)
+            return HomesByShare(shares, balance)
         if self._config.allots_by_share:
-            return HomesByShare(self._weights)
+            return HomesByShare(self._weights, balance)
         match self._config.strategy:
+            case "ordered":
+                return HomesByPreference(frozenset(self._own), ordered, balance)
             case "lowest_cost":
-                return HomesByStrategy(frozenset(self._own), _cheapest(self._own))
-            case "least_inflight" | "least_connections":
-                return HomesByStrategy(
-                    frozenset(self._own), self._chosen(_balanced(self._weights, self._own))
-                )
+                return HomesByPreference(frozenset(self._own), cheapest, balance)
             case _:
-                return HomesByStrategy(frozenset(self._own), self._plain())
+                return HomesByLoad(frozenset(self._own), balance)
 
     def stand_ins(self) -> Strategy:
         return self._chosen(_balanced(self._weights, self._own))

@@ -13,13 +13,12 @@ import json
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from router_server.core.affinity import KeyOf
+from router_server.core.homes import Homes
 from router_server.core.moves import Moves
 from router_server.core.plan import Candidate, Demand, Strategy
 from router_server.core.shared import SharedValues, UnreachableError
-from router_server.core.strategies import InTurn
 from router_server.core.types import ChatRequest, EmbedRequest
 
 TTL = 3_600.0
@@ -71,65 +70,6 @@ def parse_shares(packed: bytes) -> Mapping[str, float]:
     return {
         name: float(share) for name, share in found.items() if isinstance(share, int | float) and share > 0
     }
-
-
-class Homes(Protocol):
-    """Who may be a user's home, and who is the next user's."""
-
-    @property
-    def names(self) -> frozenset[str]:
-        """The targets that may be."""
-
-    def order(self, candidates: Sequence[Candidate], demand: Demand) -> Sequence[Candidate]:
-        """Return ``candidates``, the next user's home first; some of them may be unwell."""
-
-    def change(self, shares: Mapping[str, float]) -> None:
-        """Allot by ``shares`` from now on; none: as configured."""
-
-
-class HomesByShare:
-    """Homes in proportion to shares, in turn.
-
-    Args:
-        shares: of each target.
-    """
-
-    def __init__(self, shares: Mapping[str, float]) -> None:
-        self._configured = dict(shares)
-        self._shares: Mapping[str, float] = self._configured
-        self._turn = InTurn(self._shares)
-
-    @property
-    def names(self) -> frozenset[str]:
-        """The targets that have a share."""
-        return frozenset(self._shares)
-
-    def order(self, candidates: Sequence[Candidate], demand: Demand) -> Sequence[Candidate]:
-        """Return whoever's turn it is first."""
-        return self._turn(candidates, demand)
-
-    def change(self, shares: Mapping[str, float]) -> None:
-        """Allot by ``shares`` from now on, as far as their targets are configured; none: as configured."""
-        known = {name: share for name, share in shares.items() if name in self._configured}
-        if (known or self._configured) != self._shares:
-            self._shares = known or self._configured
-            self._turn = InTurn(self._shares)
-
-
-class HomesByStrategy:
-    """Homes as a strategy picks them: the first that is written, or the cheapest, or the least busy.
-
-    Args:
-        names: the targets that may be.
-        strategy: orders them.
-    """
-
-    def __init__(self, names: frozenset[str], strategy: Strategy) -> None:
-        self.names = names
-        self.order = strategy
-
-    def change(self, shares: Mapping[str, float]) -> None:
-        """Nothing: there are no shares."""
 
 
 class Allotment:

@@ -19,3 +19,7 @@ class Occupancy(Protocol):
     @property
     def load(self) -> int:
         """How many calls it serves, and how many wait for it."""
+
+    @property
+    def fullness(self) -> float:
+        """Calls that run and wait for each place there is: 0 is idle, above 1 calls wait."""

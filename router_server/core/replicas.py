@@ -94,6 +94,12 @@ class ReplicatedTarget:
         serving = [endpoint.load for endpoint in self.endpoints if endpoint.takes_calls]
         return min(serving or [endpoint.load for endpoint in self.endpoints])
 
+    @property
+    def fullness(self) -> float:
+        """That of the least full of its endpoints: what a call would meet."""
+        serving = [endpoint.fullness for endpoint in self.endpoints if endpoint.takes_calls]
+        return min(serving or [endpoint.fullness for endpoint in self.endpoints])
+
     def candidate(self, demand: Demand) -> Candidate:
         """Return the target as a plan sees it now: as well as the best of its endpoints."""
         for endpoint in self.endpoints:

@@ -253,6 +253,11 @@ class Target:
         return self.gate.inflight + self.gate.queued
 
     @property
+    def fullness(self) -> float:
+        """Calls that its provider has, running and waiting, for each place there is."""
+        return self.upstream.busyness / max(1, self.upstream.limiter.max_concurrency)
+
+    @property
     def _blocked(self) -> Outcome | None:
         if self.cooldown.benched is not None:
             return self.cooldown.benched

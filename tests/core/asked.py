@@ -29,6 +29,7 @@ class Busy:
     has_room: bool = True
     is_full: bool = False
     load: int = 0
+    fullness: float = 0.0
 
 
 def those(names: str, **unwell: Candidate) -> list[Candidate]:

@@ -13,13 +13,11 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from router_server.core.affinity import user_of
 from router_server.core.allocation import (
     Allocation,
-    Homes,
-    HomesByShare,
-    HomesByStrategy,
     Seat,
     parse_shares,
     unpack,
 )
+from router_server.core.homes import Balance, Homes, HomesByPreference, HomesByShare
 from router_server.core.plan import Candidate, Plan, Strategy, make_plan, ordered
 from router_server.core.provider import Capability
 from router_server.core.strategies import Balanced, Choice, LowestCost
@@ -28,6 +26,7 @@ from router_server.state.memory import MemoryStore
 from tests.core.asked import CHAT, Asked, Busy, cooling, opened, those
 
 SHARES = {"a": 0.8, "b": 0.2}
+IDLE = Balance({name: Busy() for name in "abc"}, ordered)
 
 
 class Route:
@@ -45,7 +44,7 @@ class Route:
         self.unwell: Mapping[str, Candidate] = {}
         self.allocation = Allocation(
             user_of,
-            homes or HomesByShare(SHARES),
+            homes or HomesByShare(SHARES, IDLE),
             stand_ins,
             clock=lambda: self.now,
             ttl=ttl,
@@ -167,7 +166,7 @@ async def test_replicas_agree_and_shares_change_for_all_of_them_at_once() -> Non
 
 async def test_of_two_calls_at_once_the_quicker_one_decides() -> None:
     shared = MemoryStore()
-    route, other = Route(shared=shared), Route(HomesByShare({"b": 1}), shared=shared)
+    route, other = Route(shared=shared), Route(HomesByShare({"b": 1}, IDLE), shared=shared)
     request = ChatRequest("r", (), user_id="u")
     late = await route.allocation.recall(request)
     assert late is not None
@@ -192,12 +191,12 @@ async def test_homes_may_be_whoever_is_written_first_or_cheapest() -> None:
         "c": lambda _in, _out: 3,
     }
     cheapest = LowestCost(prices, dict.fromkeys(prices))
-    route = Route(HomesByStrategy(frozenset("ab"), cheapest))
+    route = Route(HomesByPreference(frozenset("ab"), cheapest, IDLE))
     route.unwell = {"b": opened("b")}
     assert await route.asked() == "a"
     route.unwell = {}
     assert await route.asked() == "b", "the cheap one is well again"
-    assert await Route(HomesByStrategy(frozenset("ab"), ordered)).asked() == "a"
+    assert await Route(HomesByPreference(frozenset("ab"), ordered, IDLE)).asked() == "a"
 
 
 async def test_a_stand_in_is_the_least_busy_then_the_cheapest() -> None:
@@ -222,7 +221,7 @@ def test_what_is_kept_is_read_back_and_nonsense_is_nothing() -> None:
     assert [unpack(packed) for packed in (b"", b"a b c", b"\xff")] == [None, None, Seat("\ufffd")]
     assert parse_shares(b'{"a": 0.5, "b": 0, "c": "x", "d": true, "e": -1}') == {"a": 0.5, "d": 1.0}
     assert [parse_shares(packed) for packed in (b"", b"[1]", b"\xff")] == [{}, {}, {}]
-    homes = HomesByShare(SHARES)
+    homes = HomesByShare(SHARES, IDLE)
     homes.change({"x": 1.0})
     assert homes.names == {"a", "b"}
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from textwrap import dedent
@@ -12,15 +13,16 @@ from typing import Any
 
 import pytest
 
+from modelrouter.v1 import models_pb2
 from router_server.cli import main
 from router_server.commands.exits import Exit
 from router_server.config import read
 from router_server.core import shared
-from tests.e2e.serving import Served, answer, chat, serving
+from tests.e2e.serving import Served, answer, chat, pieces, serving
 from tests.state.servers import SharedServer, shared_server
 from tests.telemetry.collector import Collector, attributes, collector
 from tests.test_succession import reload
-from tests.upstream import Upstream, json_reply
+from tests.upstream import SSE_HEAD, End, Upstream, event, json_reply
 
 OK = json_reply(answer())
 DOWN = json_reply({"error": {"message": "down"}}, 503)
@@ -115,6 +117,40 @@ async def test_of_those_who_are_as_busy_the_cheapest_stands_in() -> None:
         async with serving(text) as served:
             assert await asked(served, "u") == "b", "a is home, and the route goes on as it is written"
             assert [await asked(served, "u") for _ in range(3)] == ["c"] * 3
+
+
+@asynccontextmanager
+async def held(a: Upstream, served: Served) -> AsyncIterator[None]:
+    """Let a call of nobody run at ``a`` meanwhile."""
+    a.always((*SSE_HEAD, event(pieces("Once", finish=None)[0]), End.STALL))
+    stream = served.stub.StreamChat(chat())
+    await stream.read()
+    a.always(OK)
+    try:
+        yield
+    finally:
+        stream.cancel()
+        async with asyncio.timeout(10):
+            while not served.idle:
+                await served.stub.ListModels(models_pb2.ListModelsRequest())
+
+
+async def test_users_are_allotted_to_the_less_loaded_as_far_as_shares_allow() -> None:
+    async with Upstream() as a, Upstream() as b:
+        b.always(OK)
+        text = configuration(a, b, "targets: [a, b], sticky: {shares: {a: 1, b: 1}}")
+        async with serving(text) as served, held(a, served):
+            assert [await asked(served, user) for user in "uvwx"] == ["b", "a", "b", "a"]
+
+
+async def test_nobody_is_allotted_to_a_target_without_a_free_place() -> None:
+    async with Upstream() as a, Upstream() as b:
+        b.always(OK)
+        text = configuration(a, b, "targets: [a, b], sticky: {}")
+        async with serving(text.replace("retries: 0", "retries: 0, max_concurrency: 1", 1)) as served:
+            async with held(a, served):
+                assert await asked(served, "u") == "b"
+            assert [await asked(served, user) for user in "uv"] == ["b", "a"]
 
 
 async def test_allotments_and_moves_are_counted() -> None:
