@@ -226,6 +226,7 @@ class CachingRouter:
             with repeat(ticket.kept_as):
                 raise
         kept = None if taken is None else self.replays.taken(ticket, taken)
+        claim.heard.set()
         opening.is_replay = kept is not None
         answer = ask() if kept is None else _repeated(repeat(ticket.kept_as), _each(kept))
         async with aclosing(answer):

@@ -58,6 +58,9 @@ class Claim:
         key: of the answer.
         question: a digest of what is asked.
         run: runs what nobody waits for.
+
+    Attributes:
+        heard: it is closed, or it is known that no other question has the key, or that nobody can tell.
     """
 
     def __init__(
@@ -73,6 +76,7 @@ class Claim:
         self._run = run
         self._owner = uuid4().hex
         self._over = asyncio.Event()
+        self.heard = asyncio.Event()
 
     async def settled(self, deadline: Deadline, clock: Callable[[], float]) -> Taken | None:
         """Wait until there is an answer, and return it, or another question; None: nobody else asks for it.
@@ -84,6 +88,7 @@ class Claim:
         try:
             taken = await self._take()
             while taken is not None and taken.answer is None and taken.question == self._question:
+                self.heard.set()
                 left = deadline.remaining(clock())
                 if left <= 0:
                     raise deadline_error(Phase.FIRST_TOKEN)
@@ -97,6 +102,7 @@ class Claim:
     def close(self) -> None:
         """Let others have it."""
         self._over.set()
+        self.heard.set()
 
     async def _hold(self) -> None:
         """Keep what is claimed, or claim it once that is possible, and release it at the end."""

@@ -50,6 +50,7 @@ class Ticket:
 class _Boarding:
     question: str
     flight: Flight
+    claim: Claim | None
 
 
 @dataclass(slots=True)
@@ -107,7 +108,7 @@ class Replays:
         kept = await self._kept(ticket)
         if kept is not None:
             return kept
-        boarding = self._boarding.get((ticket.key, ticket.terms))
+        boarding = await self._settled_boarding(ticket)
         if boarding is None:
             return None
         _check(ticket, boarding.question)
@@ -140,7 +141,7 @@ class Replays:
 
         flight = Flight(until, self._clock, closed)
         opening = Opening(flight, landed, claim)
-        self._boarding[name] = _Boarding(ticket.question, flight)
+        self._boarding[name] = _Boarding(ticket.question, flight, claim)
         return opening
 
     def taken(self, ticket: Ticket, taken: Taken) -> Sequence[Any] | None:
@@ -153,6 +154,15 @@ class Replays:
             _check(ticket, taken.question)
             return None
         return _read(ticket, taken.answer)
+
+    async def _settled_boarding(self, ticket: Ticket) -> _Boarding | None:
+        """Return what is on its way; not another question that is about to be refused itself."""
+        name = ticket.key, ticket.terms
+        while (found := self._boarding.get(name)) is not None and found.question != ticket.question:
+            if found.claim is None or found.claim.heard.is_set():
+                break
+            await found.claim.heard.wait()
+        return found
 
     async def _kept(self, ticket: Ticket) -> Sequence[Any] | None:
         try:

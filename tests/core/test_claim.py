@@ -38,10 +38,12 @@ class Shelf(MemoryStore):
 class Replicas:
     """Routers with one provider each, and one shelf for all."""
 
-    def __init__(self, *scripts: Sequence[Any], claims: Claims | None = None) -> None:
+    def __init__(
+        self, *scripts: Sequence[Any], claims: Claims | None = None, kind: type[SharedClaims] = SharedClaims
+    ) -> None:
         clock = asyncio.get_running_loop().time
         self.store = Shelf(clock)
-        self.claims = claims or SharedClaims(self.store)
+        self.claims = claims or kind(self.store)
         self.rigs: list[Rig] = [rig([script]) for script in scripts]
         self.routers = [
             CachingRouter(
@@ -159,6 +161,27 @@ async def test_a_claim_lasts_as_long_as_its_call() -> None:
     began = asyncio.get_running_loop().time()
     assert not (await some.chat(1)).trail.cache_hit
     assert asyncio.get_running_loop().time() - began < 3.0 + 2 * LOOK, "it was free at once"
+
+
+class Slow(SharedClaims):
+    """Takes a while to say anything."""
+
+    async def take(self, key: str, question: str, owner: str, ttl: float) -> Taken | None:
+        await asyncio.sleep(0.01)
+        return await super().take(key, question, owner, ttl)
+
+
+@virtual_time
+async def test_who_repeats_is_not_refused_for_another_question_that_is() -> None:
+    some = Replicas(SLOWLY, SLOWLY, kind=Slow)
+    first = some.chat(0)
+    await asyncio.sleep(0.5)
+    other, again = some.chat(1, "Something else"), some.chat(1)
+    with pytest.raises(RouterError, match="Another request"):
+        await other
+    assert not (await first).trail.cache_hit
+    assert (await again).trail.cache_hit
+    assert some.asked == [1, 0]
 
 
 class Noted(SharedClaims):
