@@ -39,7 +39,11 @@ _FIRST_GUESS: Final = {ROUTER: 150, BARE: 200, LITELLM: 12}
 
 
 class _Gaps:
-    """Takes one stream, and notes what was added to the gaps between its tokens."""
+    """Takes one stream, and notes what was added to the gaps between its tokens.
+
+    Tokens that arrive together are one gap, from the last one before them to the first of them. Counted one
+    by one, those behind the first would seem to have come early, and the more came at once the better.
+    """
 
     __slots__ = ("_arrived", "_sent", "_since", "added", "done", "error")
 
@@ -53,11 +57,12 @@ class _Gaps:
 
     def data(self, chunk: bytes) -> None:
         now = time.monotonic()
-        for stamp in _STAMP.findall(chunk):
-            sent = int(stamp) * 1e-9
-            if self._sent and now > self._since:
-                self.added.append((now - self._arrived) - (sent - self._sent))
-            self._arrived, self._sent = now, sent
+        stamps = _STAMP.findall(chunk)
+        if not stamps:
+            return
+        if self._sent and now > self._since:
+            self.added.append((now - self._arrived) - (int(stamps[0]) * 1e-9 - self._sent))
+        self._arrived, self._sent = now, int(stamps[-1]) * 1e-9
 
     def end(self, error: str | None) -> None:
         self.error = error

@@ -108,7 +108,7 @@ class Subject:
 
     def _file(self, body: bytes) -> Path:
         if body not in self._bodies:
-            path = self.folder / f"{self.name}-{len(self._bodies)}.body"
+            path = self.folder / f"{self.name}-{self.port}-{len(self._bodies)}.body"
             path.write_bytes(body)
             self._bodies[body] = path
         return self._bodies[body]
