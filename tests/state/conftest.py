@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.state.servers import SharedServer, shared_server
+from router_server.state.memory import MemoryStore
+from router_server.state.store import Store
+from tests.state.servers import SharedServer, connected, shared_server
 
 
 @pytest.fixture
@@ -20,3 +22,14 @@ def folder() -> Iterator[Path]:
 def server(folder: Path) -> Iterator[SharedServer]:
     with shared_server(folder) as running:
         yield running
+
+
+@pytest.fixture(params=["memory", "redis"])
+async def store(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
+    """Either store: both do the same."""
+    if request.param == "memory":
+        yield MemoryStore()
+        return
+    server: SharedServer = request.getfixturevalue("server")
+    async with connected(server.url) as remote:
+        yield remote

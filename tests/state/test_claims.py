@@ -2,27 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
-import pytest
-
 from router_server.core.claim import Taken
 from router_server.state.claims import SharedClaims
-from router_server.state.memory import MemoryStore
 from router_server.state.store import Store
-from tests.state.servers import SharedServer, connected
 
 TTL = 10.0
-
-
-@pytest.fixture(params=["memory", "redis"])
-async def store(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
-    if request.param == "memory":
-        yield MemoryStore()
-        return
-    server: SharedServer = request.getfixturevalue("server")
-    async with connected(server.url) as remote:
-        yield remote
 
 
 async def test_one_has_it_until_it_lets_go(store: Store) -> None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 
-import pytest
 from redis.asyncio import Redis
 
 from router_server.state.memory import MemoryStore
@@ -13,16 +12,6 @@ from router_server.state.store import Argument, Cells, Reply, Script, Store, key
 from tests.state.servers import SharedServer, connected
 
 LASTING = 60.0
-
-
-@pytest.fixture(params=["memory", "redis"])
-async def store(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
-    if request.param == "memory":
-        yield MemoryStore()
-        return
-    server: SharedServer = request.getfixturevalue("server")
-    async with connected(server.url) as remote:
-        yield remote
 
 
 def _append(cells: Cells, keys: Sequence[str], arguments: Sequence[Argument]) -> Reply:

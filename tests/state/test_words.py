@@ -3,30 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 
 from router_server.core.agreement import Heard, Say, Word
 from router_server.core.status import CheckReport
 from router_server.state.breaker_board import SharedBoard
-from router_server.state.memory import MemoryStore
 from router_server.state.rota import SharedRota
 from router_server.state.store import Store, key
-from tests.state.servers import SharedServer, connected
 
 LONG = 600.0
 NOTHING = Say()
-
-
-@pytest.fixture(params=["memory", "redis"])
-async def store(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
-    if request.param == "memory":
-        yield MemoryStore()
-        return
-    server: SharedServer = request.getfixturevalue("server")
-    async with connected(server.url) as remote:
-        yield remote
 
 
 async def said(board: SharedBoard, say: Say, target: str = "t") -> Heard:
