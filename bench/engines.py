@@ -9,6 +9,7 @@ import asyncio
 import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -121,4 +122,6 @@ class Engine:
     def kill(self) -> None:
         """End all its processes at once, as the kernel does where memory runs out."""
         for process in self.processes:
-            process.kill()
+            # What one of them had started itself may end with it, before its turn comes.
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
