@@ -1,8 +1,9 @@
 """3: streams at a pace of 20 ms per token: how many one core carries before they stutter.
 
 A stream stutters where the gap between two tokens grows on the way: the 99th percentile of what is added
-to a gap stays under 20 ms. The search halves the distance between the most that did not stutter and the
-fewest that did, until a tenth is left. Fewest that did twice: whatever else the machine does for a moment
+to a gap stays under 20 ms. A server that falls behind adds little to each gap, and more without end, so that
+streams must keep the pace as well. The search halves the distance between the most that did not stutter and
+the fewest that did, until a tenth is left. Fewest that did twice: whatever else the machine does for a moment
 spoils one run alone. The upstream and the client must carry as many by themselves, which is shown too.
 """
 
@@ -12,8 +13,11 @@ import asyncio
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
-from math import sqrt
+from math import inf, sqrt
+from statistics import median
 from typing import Any, Final
 
 from bench.rig.asking import run
@@ -26,10 +30,19 @@ from bench.rig.subjects import PACED, direct
 
 _STAMP: Final = re.compile(rb" @(\d+);")
 _MOST_ADDED: Final = 0.020
+_PACE: Final = 0.020
+_TOKENS: Final = 150
 _START_SECONDS: Final = 1.0
-"""All streams begin within this time, evenly; what they do until then is not counted."""
+"""All streams begin within this time, evenly."""
 
-_PATIENCE: Final = 30.0
+_SETTLED: Final = 1.5
+"""What is sent from here on counts, until the first stream ends: all are running."""
+
+_PATIENCE: Final = 3.0
+"""By how much the last stream may be late."""
+
+_REST: Final = 0.25
+_IDLE: Final = 0.1
 _WHAT: Final = "paced streams per core"
 _PRECISION: Final = 1.1
 _STRIDE: Final = 1.4
@@ -38,35 +51,82 @@ _TRIES: Final = 2
 _FIRST_GUESS: Final = {ROUTER: 150, BARE: 200, LITELLM: 12}
 
 
+@dataclass(frozen=True, slots=True)
+class Stutter:
+    """What was added to streams on their way, in seconds.
+
+    Attributes:
+        added: to the gap between two tokens, the 99th percentile.
+        behind: to the time of a stream while it counts, the median.
+    """
+
+    added: float
+    behind: float
+
+    @property
+    def smooth(self) -> bool:
+        """Whether the server carried the streams."""
+        return self.added < _MOST_ADDED and self.behind < _MOST_ADDED
+
+
+_BROKEN: Final = Stutter(inf, inf)
+
+
 class _Gaps:
     """Takes one stream, and notes what was added to the gaps between its tokens.
 
     Tokens that arrive together are one gap, from the last one before them to the first of them. Counted one
     by one, those behind the first would seem to have come early, and the more came at once the better.
+    What counts is when a token was due: an upstream that sends it later adds to a gap as any other does.
     """
 
-    __slots__ = ("_arrived", "_sent", "_since", "added", "done", "error")
+    __slots__ = (
+        "_arrived",
+        "_due",
+        "_late",
+        "_late_at_first",
+        "_since",
+        "_until",
+        "added",
+        "done",
+        "error",
+        "over",
+    )
 
-    def __init__(self, since: float, added: list[float], done: Callable[[], None]) -> None:
-        self._since = since
-        self._arrived = 0.0
-        self._sent = 0.0
+    def __init__(self, since: float, until: float, added: list[float], done: Callable[[], None]) -> None:
+        self._since, self._until = since, until
+        self._arrived = self._due = self._late = 0.0
+        self._late_at_first: float | None = None
         self.added = added
         self.done = done
+        self.over = False
         self.error: str | None = None
+
+    @property
+    def behind(self) -> float:
+        """How much later its tokens came at the end than at the beginning; infinite: it was not running."""
+        return inf if self._late_at_first is None else self._late - self._late_at_first
 
     def data(self, chunk: bytes) -> None:
         now = time.monotonic()
         stamps = _STAMP.findall(chunk)
         if not stamps:
             return
-        if self._sent and now > self._since:
-            self.added.append((now - self._arrived) - (int(stamps[0]) * 1e-9 - self._sent))
-        self._arrived, self._sent = now, int(stamps[-1]) * 1e-9
+        due = int(stamps[0]) * 1e-9
+        if self._arrived and self._since <= due < self._until:
+            self.added.append((now - self._arrived) - (due - self._due))
+            self._late = now - due
+            if self._late_at_first is None:
+                self._late_at_first = self._late
+        self._arrived, self._due = now, int(stamps[-1]) * 1e-9
 
     def end(self, error: str | None) -> None:
-        self.error = error
+        self.over, self.error = True, error
         self.done()
+
+    def give_up(self) -> None:
+        if not self.over:
+            self.error = "not over in time"
 
 
 def measure(bench: Bench) -> list[Finding]:
@@ -84,7 +144,7 @@ def measure(bench: Bench) -> list[Finding]:
     def search(name: str) -> None:
         before = found[name]
         guess, stride = (int(before[-1]), _PRECISION) if before else (_FIRST_GUESS[name], _STRIDE)
-        before.append(float(most_streams(partial(added_p99, targets[name]), guess, stride)))
+        before.append(float(most_streams(partial(_carried, targets[name]), guess, stride)))
 
     interleaved({name: partial(search, name) for name in targets}, bench.effort.repeats)
     results = [compared(3, _WHAT, found, ROUTER, BARE, unit="", bound=0.7, at_least=True)]
@@ -93,27 +153,27 @@ def measure(bench: Bench) -> list[Finding]:
     return [*results, _of_the_rig(direct(bench.folder, upstream, PACED), found)]
 
 
-def most_streams(p99: Callable[[int], float], guess: int, stride: float = _STRIDE) -> int:
+def most_streams(carried: Callable[[int], bool], guess: int, stride: float = _STRIDE) -> int:
     """Return the most streams that do not stutter, to a tenth.
 
     Args:
-        p99: what is added with so many streams, in seconds; asked again where it is too much.
+        carried: whether so many do not; asked again where they do.
         guess: where to begin.
         stride: the first step up or down, as a factor; the next are longer.
     """
-    carried = broke = 0
+    most = broke = 0
     streams = guess
     while True:
-        if any(p99(streams) < _MOST_ADDED for _ in range(_TRIES)):
-            carried = streams
+        if any(carried(streams) for _ in range(_TRIES)):
+            most = streams
         else:
             broke = streams
-        if broke and broke <= max(carried + 1, int(carried * _PRECISION)):
-            return max(carried, 1)
+        if broke and broke <= max(most + 1, int(most * _PRECISION)):
+            return max(most, 1)
         if not broke:
-            streams = max(carried + 1, int(carried * stride))
-        elif carried:
-            streams = min(max(round(sqrt(carried * broke)), carried + 1), broke - 1)
+            streams = max(most + 1, int(most * stride))
+        elif most:
+            streams = min(max(round(sqrt(most * broke)), most + 1), broke - 1)
         else:
             streams = max(1, int(broke / stride))
         stride = min(stride * stride, _LONGEST_STRIDE)
@@ -122,7 +182,7 @@ def most_streams(p99: Callable[[int], float], guess: int, stride: float = _STRID
 def _of_the_rig(target: Target, found: Mapping[str, Sequence[float]]) -> Finding:
     """Return what the upstream and the client add by themselves, with as many streams as anybody carried."""
     streams = int(max(max(each) for each in found.values()))
-    added = min(added_p99(target, streams) for _ in range(_TRIES))
+    added = min(stutter(target, streams).added for _ in range(_TRIES))
     return Finding(
         3,
         f"stutter of the rig itself, {streams} streams",
@@ -135,17 +195,28 @@ def _of_the_rig(target: Target, found: Mapping[str, Sequence[float]]) -> Finding
     )
 
 
-def added_p99(target: Target, streams: int) -> float:
-    """Return the 99th percentile of the seconds that are added to a gap, with so many streams at once.
+def _carried(target: Target, streams: int) -> bool:
+    return stutter(target, streams).smooth
+
+
+def stutter(target: Target, streams: int) -> Stutter:
+    """Return what is added to so many streams at once; without end where one fails, or comes much too late.
 
     Raises:
-        BenchError: a stream failed.
+        BenchError: the only stream failed.
     """
-    added = sorted(run(_streams(target, streams)))
-    return added[int(len(added) * 0.99)] if added else float("inf")
+    sinks = run(_streams(target, streams))
+    _rest(target)
+    failed = [sink.error for sink in sinks if sink.error]
+    if failed and streams == 1:
+        raise BenchError(f"a stream failed: {failed[0]}")
+    added = sorted(sinks[0].added)
+    if failed or not added:
+        return _BROKEN
+    return Stutter(added[int(len(added) * 0.99)], median(sink.behind for sink in sinks))
 
 
-async def _streams(target: Target, streams: int) -> list[float]:
+async def _streams(target: Target, streams: int) -> Sequence[_Gaps]:
     body = target.body.read_bytes()
     added: list[float] = []
     left, over = streams, asyncio.Event()
@@ -158,19 +229,28 @@ async def _streams(target: Target, streams: int) -> list[float]:
 
     async with client(target, streams) as server:
         begin = time.monotonic()
-        sinks = [_Gaps(begin + _START_SECONDS, added, done) for _ in range(streams)]
+        end = begin + _TOKENS * _PACE
+        sinks = [_Gaps(begin + _SETTLED, end, added, done) for _ in range(streams)]
         for number, sink in enumerate(sinks):
             await asyncio.sleep(begin + _START_SECONDS * number / streams - time.monotonic())
             server.ask(body, sink)
-        try:
-            async with asyncio.timeout(_PATIENCE):
+        with suppress(TimeoutError):
+            async with asyncio.timeout(end + _START_SECONDS + _PATIENCE - time.monotonic()):
                 await over.wait()
-        except TimeoutError:
-            return []
-    failed = [sink.error for sink in sinks if sink.error]
-    if failed:
-        raise BenchError(f"{len(failed)} of {streams} streams failed: {failed[0]}")
-    return added
+    for sink in sinks:
+        sink.give_up()
+    return sinks
+
+
+def _rest(target: Target) -> None:
+    """Wait until the server has nothing left to do: of streams that were given up, it has."""
+    if target.process is None:
+        return
+    busy = _REST
+    while busy > _REST * _IDLE:
+        before = target.process.cpu_seconds()
+        time.sleep(_REST)
+        busy = target.process.cpu_seconds() - before
 
 
 def unlimited(config: dict[str, Any]) -> None:

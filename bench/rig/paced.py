@@ -1,7 +1,8 @@
 """An upstream whose tokens come at a pace: ``/paced-20-150/v1/chat/completions`` is 150 tokens, 20 ms apart.
 
-Every token carries the time at which it was sent. ``/work-0.5-4/…`` instead answers like a model that reads
-prompts: it takes 0.5 ms per KiB of the request before the first token, and no more than 4 requests at once.
+Every token carries the time at which it was due, so that an upstream that falls behind is seen to.
+``/work-0.5-4/…`` instead answers like a model that reads prompts: it takes 0.5 ms per KiB of the request
+before the first token, and no more than 4 requests at once.
 
     python -m bench.rig.paced --port 8001
 """
@@ -34,9 +35,9 @@ def _chunk(data: bytes) -> bytes:
     return b"%x\r\n%s\r\n" % (len(data), data)
 
 
-def token() -> bytes:
-    """Return one token as a chunk, with the time of this clock in nanoseconds."""
-    return _chunk(b"%s%d%s" % (_BEFORE, time.monotonic_ns(), _AFTER))
+def token(due: float) -> bytes:
+    """Return one token as a chunk, with the moment of ``time.monotonic`` at which it was due, in ns."""
+    return _chunk(b"%s%d%s" % (_BEFORE, int(due * 1e9), _AFTER))
 
 
 class Upstream(asyncio.Protocol):
@@ -84,24 +85,25 @@ class Upstream(asyncio.Protocol):
             self._task = self._loop.create_task(self._work(path, size, float(numbers[0]), int(numbers[1])))
         else:
             self._transport.write(_ANSWER_HEAD)
-            self._send(float(numbers[0]) / 1_000, int(numbers[1]), self._loop.time())
+            self._send(float(numbers[0]) / 1_000, int(numbers[1]), time.monotonic())
 
     def _send(self, pace: float, left: int, due: float) -> None:
         if not left:
             self._transport.write(_chunk(_FAREWELL) + b"0\r\n\r\n")
             return
-        self._transport.write(token())
+        self._transport.write(token(due))
         due += pace
+        # The loop's clock is the same one, in milliseconds.
         self._timer = self._loop.call_at(due, self._send, pace, left - 1, due)
 
     async def _work(self, path: str, size: int, milliseconds: float, at_once: int) -> None:
         slots = self.slots.setdefault(path, asyncio.Semaphore(at_once))
         async with slots:
             await asyncio.sleep(milliseconds / 1_000 * size / 1_024)
-            self._transport.write(_ANSWER_HEAD + token())
+            self._transport.write(_ANSWER_HEAD + token(time.monotonic()))
             for _ in range(_WORK_TOKENS):
                 await asyncio.sleep(0.005)
-                self._transport.write(token())
+                self._transport.write(token(time.monotonic()))
         self._transport.write(_chunk(_FAREWELL) + b"0\r\n\r\n")
 
 

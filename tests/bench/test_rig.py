@@ -45,29 +45,29 @@ def test_turns_begin_with_another_each_time() -> None:
 
 @pytest.mark.parametrize(("carried", "guess"), [(100, 20), (100, 100), (100, 450), (3, 1), (1, 16)])
 def test_the_search_ends_a_tenth_below_what_is_carried(carried: int, guess: int) -> None:
-    found = most_streams(lambda streams: 0.0 if streams <= carried else 1.0, guess)
+    found = most_streams(lambda streams: streams <= carried, guess)
     assert carried / 1.1 - 1 <= found <= carried
 
 
 def test_one_disturbance_is_not_taken_for_a_stutter() -> None:
     asked: list[int] = []
 
-    def p99(streams: int) -> float:
+    def carried(streams: int) -> bool:
         asked.append(streams)
-        return 1.0 if streams > 100 or len(asked) == 1 else 0.0
+        return streams <= 100 and len(asked) > 1
 
-    assert 90 <= most_streams(p99, 50) <= 100
+    assert 90 <= most_streams(carried, 50) <= 100
     assert asked[:2] == [50, 50]
 
 
 def test_a_search_from_where_the_last_one_ended_is_short() -> None:
     asked: list[int] = []
 
-    def p99(streams: int) -> float:
+    def carried(streams: int) -> bool:
         asked.append(streams)
-        return 0.0 if streams <= 100 else 1.0
+        return streams <= 100
 
-    assert most_streams(p99, 98, 1.1) == 98
+    assert most_streams(carried, 98, 1.1) == 98
     assert asked == [98, 107, 107]
 
 
