@@ -15,6 +15,7 @@ from bench.simulated import SimulatedProvider, router_over
 from router_server.core.provider import UpstreamChat
 from router_server.core.results import Invocation
 from router_server.core.types import Answer, ChatRequest, FinishReason, Message, Role, Text, Usage
+from router_server.loop import new_loop
 
 _REQUEST: Final = ChatRequest("chat", (Message(Role.USER, (Text("What is the capital of France?"),)),))
 _ANSWER: Final = Answer(Message(Role.ASSISTANT, (Text("Paris."),)), FinishReason.STOP, Usage(20, 2), "m")
@@ -55,7 +56,8 @@ def main() -> None:
     parser.add_argument("--targets", type=int, default=1)
     args = parser.parse_args()
     host, _, port = args.listen.partition(":")
-    asyncio.run(serve(host, int(port), args.targets))
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(serve(host, int(port), args.targets))
 
 
 if __name__ == "__main__":
