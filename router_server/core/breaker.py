@@ -7,13 +7,12 @@ its time is over, and becomes it when a call comes. Refuses to know what a failu
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
-
-from router_server.core.record import Record
 
 _BUCKETS = 10
 """The failure rate's window slides in tenths."""
@@ -47,10 +46,18 @@ class BreakerSettings:
     success_threshold: int = 2
 
 
-class Pass(Record, frozen=True, eq=False):
-    """Leave to make one call; to be handed back exactly once, with its result."""
+class Pass:
+    """Leave to make a call; to be handed back exactly once for each call, with its result.
 
-    generation: int
+    All calls that begin while a breaker stays as it is have the same one; when that changes there is another,
+    so that what comes of them later counts nothing.
+    """
+
+    __slots__ = ()
+
+
+_UNCOUNTED: Final = Pass()
+"""That of a call which an open breaker is made to let through."""
 
 
 @dataclass(slots=True)
@@ -58,6 +65,10 @@ class _Bucket:
     start: float
     calls: int = 0
     failures: int = 0
+
+
+_NEVER: Final = _Bucket(-math.inf)
+"""A bucket that is over before anything is counted in it."""
 
 
 class Breaker:
@@ -70,6 +81,7 @@ class Breaker:
         on_change: told the state before and after each change.
 
     Attributes:
+        closed: every call is let through.
         courtesy: seconds after an open period in which nobody probes without `lead`, so that processes can
             agree on who does; 0 where there is nobody to agree with.
         opinions: how often this process's own calls or checks have opened or closed it.
@@ -88,14 +100,17 @@ class Breaker:
         self._jitter = jitter
         self._on_change = on_change
         self._state = BreakerState.CLOSED
-        self._generation = 0
+        self._pass = Pass()
         self._streak = 0
+        self._tenth = settings.window / _BUCKETS
+        self._newest = _NEVER
         self._buckets: deque[_Bucket] = deque()
         self._reopened = 0
         self._open_until = 0.0
         self._probes = 0
         self._passed_probes = 0
         self._probes_from = 0.0
+        self.closed = True
         self.courtesy = 0.0
         self.opinions = 0
         self.wanted = False
@@ -106,11 +121,6 @@ class Breaker:
         if self._state is _OPEN and self._clock() >= self._open_until:
             return BreakerState.HALF_OPEN
         return self._state
-
-    @property
-    def closed(self) -> bool:
-        """Tell whether every call is let through."""
-        return self._state is _CLOSED
 
     @property
     def ready_in(self) -> float:
@@ -151,18 +161,18 @@ class Breaker:
 
         ``force`` lets the least bad of several targets through an open breaker; such a call counts nothing.
         """
-        if self._state is _CLOSED:
-            return Pass(self._generation)
+        if self.closed:
+            return self._pass
         self._turn()
         if not self.admits:
-            return Pass(-1) if force else None
+            return _UNCOUNTED if force else None
         if self._state is _HALF_OPEN:
             self._probes += 1
-        return Pass(self._generation)
+        return self._pass
 
     def success(self, leave: Pass) -> None:
         """The call went well."""
-        if leave.generation != self._generation:
+        if leave is not self._pass:
             return
         if self._state is _HALF_OPEN:
             self._probes -= 1
@@ -176,7 +186,7 @@ class Breaker:
 
     def failure(self, leave: Pass) -> None:
         """The call failed, and the upstream is to blame."""
-        if leave.generation != self._generation:
+        if leave is not self._pass:
             return
         if self._state is _HALF_OPEN:
             self._reopened += 1
@@ -189,7 +199,7 @@ class Breaker:
 
     def neutral(self, leave: Pass) -> None:
         """The call says nothing about the upstream; a probe is given back."""
-        if leave.generation == self._generation and self._state is _HALF_OPEN:
+        if leave is self._pass and self._state is _HALF_OPEN:
             self._probes -= 1
 
     def trip(self) -> None:
@@ -201,7 +211,7 @@ class Breaker:
     def check_failed(self) -> None:
         """A failure confirmed by an active check: counts like a call's."""
         if self.state is _CLOSED:
-            self.failure(Pass(self._generation))
+            self.failure(self._pass)
 
     def check_passed(self) -> None:
         """An active check passed: an open period ends early."""
@@ -232,16 +242,20 @@ class Breaker:
             self._half_open()
 
     def _count(self, *, failed: bool) -> None:
-        now, buckets, window = self._clock(), self._buckets, self._settings.window
-        if not buckets or now - buckets[-1].start >= window / _BUCKETS:
-            buckets.append(_Bucket(now))
-        newest = buckets[-1]
-        newest.calls += 1
-        newest.failures += failed
-        while now - buckets[0].start > window:
-            buckets.popleft()
+        now = self._clock()
+        if now >= self._newest.start + self._tenth:
+            self._newest = _Bucket(now)
+            self._buckets.append(self._newest)
+            self._forget(now)
+        self._newest.calls += 1
+        self._newest.failures += failed
+
+    def _forget(self, now: float) -> None:
+        while now - self._buckets[0].start > self._settings.window:
+            self._buckets.popleft()
 
     def _rate_exceeded(self) -> bool:
+        self._forget(self._clock())
         calls = sum(b.calls for b in self._buckets)
         failures = sum(b.failures for b in self._buckets)
         return calls >= self._settings.min_calls and failures / calls >= self._settings.failure_rate
@@ -265,12 +279,14 @@ class Breaker:
     def _close(self) -> None:
         self._streak = 0
         self._reopened = 0
+        self._newest = _NEVER
         self._buckets.clear()
         self._become(BreakerState.CLOSED)
 
     def _become(self, state: BreakerState) -> None:
-        # A new generation makes the results of calls that began in another state count nothing.
-        self._generation += 1
+        # A new pass makes the results of calls that began in another state count nothing.
+        self._pass = Pass()
         before, self._state = self._state, state
+        self.closed = state is _CLOSED
         if before is not state:
             self._on_change(before, state)

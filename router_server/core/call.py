@@ -16,6 +16,7 @@ from router_server.core.funds import Funds
 from router_server.core.needs import estimate_prompt
 from router_server.core.observer import AttemptRecord, AttemptStart, CallRecord, CallStart, Observer
 from router_server.core.plan import Plan, Skip
+from router_server.core.record import Record
 from router_server.core.results import Invocation, Trail
 from router_server.core.target import Target
 from router_server.core.types import ChatRequest, EmbedRequest, Operation, Usage
@@ -24,43 +25,53 @@ NOBODY: Final[frozenset[str]] = frozenset()
 """For sets that stay empty in nearly every call: one of its own is 0.2 KiB of an open stream."""
 
 
+class CallKind(Record, frozen=True):
+    """What all calls of one operation have in common.
+
+    Attributes:
+        operation: what is asked.
+        default_timeout: seconds, where the caller gives none.
+        observer: told of each call's start, and of its end when the call is left.
+        clock: monotonic seconds.
+    """
+
+    operation: Operation
+    default_timeout: float
+    observer: Observer
+    clock: Callable[[], float]
+
+
 class Call:
     """The state of one call, from its plan to its record: ``with call`` it ends with one, come what may.
 
     Args:
+        kind: what it has in common with others.
         invocation: what the edge knows.
-        operation: what is asked.
         route: the name in the telemetry, a configured one or ``direct``.
         request: what the caller sent.
-        default_timeout: seconds, where the caller gave none.
-        observer: told of the start, and of the end when the call is left.
-        clock: monotonic seconds.
         arm: see `CallStart`.
+
+    Attributes:
         funds: what its attempts are paid from; None where nothing has a budget.
     """
 
     def __init__(
         self,
+        kind: CallKind,
         invocation: Invocation,
-        operation: Operation,
         route: str,
         request: ChatRequest | EmbedRequest,
-        *,
-        default_timeout: float,
-        observer: Observer,
-        clock: Callable[[], float],
         arm: str = "",
-        funds: Funds | None = None,
     ) -> None:
-        self.clock = clock
-        self.funds = funds
-        self.began = clock()
-        self.operation = operation
+        self.clock = kind.clock
+        self.funds: Funds | None = None
+        self.began = began = kind.clock()
+        self.operation = kind.operation
         self.request = request
-        self.deadline = invocation.deadline or deadline_of(self.began, invocation.timeout, default_timeout)
+        self.deadline = invocation.deadline or deadline_of(began, invocation.timeout, kind.default_timeout)
         principal = "" if invocation.principal is None else invocation.principal.subject
-        self.start = CallStart(invocation.call_id, operation, route, request, arm, principal)
-        self.observation = observer.call(self.start)
+        self.start = CallStart(invocation.call_id, kind.operation, route, request, arm, principal)
+        self.observation = kind.observer.call(self.start)
         self.prompt_tokens = estimate_prompt(request)
         self.records: list[AttemptRecord] = []
         self.summaries: list[AttemptSummary] = []
@@ -89,7 +100,8 @@ class Call:
         """Note whom the plan prefers, and whom it passes over."""
         self.first_choice = plan.first
         self._providers = providers
-        self.passed_over(plan.skipped)
+        if plan.skipped:
+            self.passed_over(plan.skipped)
 
     def passed_over(self, skips: Iterable[Skip]) -> None:
         """Note whom the plan passes over."""

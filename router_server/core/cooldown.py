@@ -32,11 +32,11 @@ class Cooldown:
         """Seconds until a rate-limited target may be asked again."""
         return max(0.0, self._until - self._clock())
 
-    @property
-    def resting(self) -> bool:
+    def rests(self) -> bool:
         """Tell whether the target is left alone now, for whichever reason."""
-        latest = max(self._until, self._benched_until)
-        return latest > 0 and self._clock() < latest
+        if not self._until and not self._benched_until:  # nearly always so
+            return False
+        return self._clock() < max(self._until, self._benched_until)
 
     @property
     def benched(self) -> Outcome | None:
@@ -65,4 +65,4 @@ class Cooldown:
     def answered(self) -> None:
         """The target answered: the next unspecified wait starts at 1 s, and nothing benches it."""
         self._unspecified = 0
-        self.unbench()
+        self._benched_until = 0.0

@@ -5,7 +5,7 @@ Pure: errors go in as values, steps come out. Refuses to call, to wait, and to k
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from router_server.core.deadline import MIN_ATTEMPT, Deadline
@@ -64,22 +64,23 @@ class Course:
         self._backoff = backoff
         self._left = list(plan.order)
         self._rest = plan.rest
-        self._seen = {c.target: c for c in plan.order}
-        self._passed_over: list[Skip] = []
+        self._passed_over: tuple[Skip, ...] = ()
         self._now = now
         self._waited = _NONE
         self._retry: Step | None = None
+        self._asked: dict[str, Candidate] = {}
         self._tries: dict[str, int] = {}
         self._rested: dict[str, float] = {}
-        self._ends = {s.target: (s.outcome, now + s.wait) for s in plan.skipped}
+        self._ends: dict[str, tuple[Outcome, float]] = {}
         self._final: UpstreamError | None = None
         self._refusal: RouterError | None = None
         self._phase: Phase | None = None
         self._too_long = "messages"
         self._cut_short = False
         self._waits = 0
+        if plan.skipped:
+            self._note(plan.skipped)
 
-    @property
     def others_left(self) -> bool:
         """Tell whether another target may follow; looks at the next one where it must."""
         return bool(self._left) or self._look_ahead()
@@ -93,7 +94,7 @@ class Course:
         retry, self._retry = self._retry, None
         if retry is not None and retry.wait + MIN_ATTEMPT <= remaining:
             return retry
-        if self.others_left:
+        if self.others_left():
             return self._ask_next() if remaining >= MIN_ATTEMPT else None
         return self._after_rest(now)
 
@@ -109,16 +110,17 @@ class Course:
             if not self._look_ahead():
                 return None
         self._left.remove(chosen)
-        return Step(chosen.target, 0.0, self.others_left, hedge=True)
+        self._asked[chosen.target] = chosen
+        return Step(chosen.target, 0.0, self.others_left(), hedge=True)
 
     def out_of_time(self, now: float) -> bool:
         """Tell whether it is time, not targets, that ended the call."""
-        least = MIN_ATTEMPT if self.others_left or self._cut_short else _CLOCK_RESOLUTION
+        least = MIN_ATTEMPT if self.others_left() or self._cut_short else _CLOCK_RESOLUTION
         return self._final is None and self._deadline.remaining(now) < least
 
     def again(self, target: str) -> None:
         """Put ``target`` first once more: a refused continuation is a question asked wrongly."""
-        self._retry = Step(target, 0.0, self.others_left)
+        self._retry = Step(target, 0.0, self.others_left())
 
     def failed(
         self, target: str, error: UpstreamError, now: float, *, rest: float = 0.0, prefer_others: bool = False
@@ -146,17 +148,17 @@ class Course:
             self._keep_larger(target)
             self._too_long = "messages" if error.input_index is None else f"inputs[{error.input_index}]"
         if error.outcome is Outcome.SATURATED:
-            self._waited |= {self._seen[target].group}
+            self._waited |= {self._asked[target].group}
         if rule.same_target is SameTarget.AFTER_COOLING:
             self._rested[target] = now + rest
         # Another endpoint of the same target is as good as a retry, and need not be waited for.
-        others_first = self.others_left if prefer_others else self._has_sibling(target)
+        others_first = self.others_left() if prefer_others else self._has_sibling(target)
         if rule.same_target is SameTarget.AFTER_BACKOFF and not others_first:
             self._plan_retry(target, error.retry_after or 0.0)
 
     def passed_over(self) -> Sequence[Skip]:
         """Return who was found unwell since this was last asked: looking for who may follow finds them."""
-        found, self._passed_over = self._passed_over, []
+        found, self._passed_over = self._passed_over, ()
         return found
 
     def verdict(self, now: float) -> RouterError:
@@ -170,11 +172,11 @@ class Course:
 
     def _ask_next(self) -> Step:
         candidate = self._left.pop(0)
-        self._tries[candidate.target] = 0
+        self._asked[candidate.target] = candidate
         return Step(
             candidate.target,
             0.0,
-            self.others_left,
+            self.others_left(),
             self._plan.last_resort,
             waited=bool(candidate.group) and candidate.group in self._waited,
         )
@@ -182,26 +184,30 @@ class Course:
     def _look_ahead(self) -> bool:
         """Look at further targets, up to the first that is well; tell whether one is."""
         well, passed_over = next_well(self._rest)
-        for skip in skips(passed_over):
-            self._ends[skip.target] = (skip.outcome, self._now + skip.wait)
-            self._passed_over.append(skip)
+        if passed_over:
+            found = skips(passed_over)
+            self._note(found)
+            self._passed_over += tuple(found)
         self._left += well
-        self._seen |= {c.target: c for c in well}
         return bool(well)
 
+    def _note(self, skipped: Iterable[Skip]) -> None:
+        for skip in skipped:
+            self._ends[skip.target] = (skip.outcome, self._now + skip.wait)
+
     def _has_sibling(self, target: str) -> bool:
-        group = self._seen[target].group
+        group = self._asked[target].group
         return bool(group) and any(c.group == group for c in self._left)
 
     def _plan_retry(self, target: str, told_to_wait: float) -> None:
-        retries = self._seen[target].retries
+        retries = self._asked[target].retries
         tries = self._tries.get(target, 0) + 1
         self._tries[target] = tries
         if tries > retries or self._plan.last_resort:
             return
         # Who says when to come back is not asked sooner; whoever else is left can answer now.
-        if told_to_wait <= 0 or not self.others_left:
-            self._retry = Step(target, max(self._backoff(tries), told_to_wait), self.others_left)
+        if told_to_wait <= 0 or not self.others_left():
+            self._retry = Step(target, max(self._backoff(tries), told_to_wait), self.others_left())
 
     def _after_rest(self, now: float) -> Step | None:
         if not self._rested or self._plan.last_resort or self._waits >= _MOST_WAITS:
@@ -215,7 +221,7 @@ class Course:
         return Step(target, wait, others_left=False)
 
     def _keep_larger(self, target: str) -> None:
-        refused = self._seen[target]
+        refused = self._asked[target]
         if refused.group:
             self._left = [c for c in self._left if c.group != refused.group]
         window = refused.context_window

@@ -114,7 +114,7 @@ def deadline_of(now: float, timeout: float | None, default: float) -> Deadline:
     """Return the call's deadline: the caller's less min(50 ms, 5 %), or ``default`` from now."""
     if timeout is None:
         return Deadline(now + default)
-    return Deadline(now + timeout - min(_MARGIN, timeout * _MARGIN))
+    return Deadline(now + timeout - (_MARGIN if timeout >= 1 else timeout * _MARGIN))
 
 
 class Timer(Record, frozen=True):

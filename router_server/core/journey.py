@@ -72,20 +72,22 @@ class Journey:
         Raises:
             RouterError: the verdict; there is no next attempt.
         """
-        self._call.passed_over(self._course.passed_over())
+        if passed_over := self._course.passed_over():
+            self._call.passed_over(passed_over)
         step = self._course.next_step(self._call.clock())
         if step is None:
             raise self.verdict()
         if step.wait > 0:
             await asyncio.sleep(step.wait)
         target = self._targets[step.target]
-        self._tell_failover(target.configured)
+        if self._previous is not None:
+            self._tell_failover(self._previous, target.configured)
         self._call.answering(target)
         return Attempt(self._call, target, step, self._check_soon)
 
     def patience(self, attempt: Attempt) -> float | None:
         """Return the seconds that ``attempt`` may take before a hedge is due, or None: it never is."""
-        if self._hedging is None or not (self._may_hedge and self._course.others_left):
+        if self._hedging is None or not (self._may_hedge and self._course.others_left()):
             return None
         return self._hedging.patience(attempt.target.answer_times[self._call.operation])
 
@@ -115,7 +117,8 @@ class Journey:
 
     def handed_over(self, attempt: Attempt) -> None:
         """What had begun as a hedge is the call's attempt now: the one before it has failed."""
-        self._tell_failover(attempt.target.configured)
+        if self._previous is not None:
+            self._tell_failover(self._previous, attempt.target.configured)
         self._call.answering(attempt.target)
 
     def failed(self, attempt: Attempt, error: UpstreamError, *, midway: bool = False) -> None:
@@ -147,8 +150,7 @@ class Journey:
         self._call.passed_over(self._course.passed_over())
         return verdict
 
-    def _tell_failover(self, target: str) -> None:
-        if self._previous is None or self._previous[0] == target:
-            return
-        before, reason = self._previous
-        self._call.observation.failed_over(Failover(self._call.route, before, target, reason))
+    def _tell_failover(self, previous: tuple[str, Outcome], target: str) -> None:
+        before, reason = previous
+        if before != target:
+            self._call.observation.failed_over(Failover(self._call.route, before, target, reason))

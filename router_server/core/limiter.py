@@ -33,8 +33,7 @@ class Gate:
     inflight: int = 0
     queued: int = 0
 
-    @property
-    def open(self) -> bool:
+    def has_room(self) -> bool:
         """Tell whether one more may pass."""
         return self.capacity is None or self.inflight < self.capacity
 
@@ -46,7 +45,7 @@ class _Waiter:
     size: int
     since: float
     arrival: int
-    admitted: asyncio.Future[None] = field(repr=False)
+    admitted: asyncio.Future[Permit] = field(repr=False)
 
     def rank(self, now: float, boost: float) -> tuple[float, ...]:
         if now - self.since >= boost:
@@ -55,19 +54,23 @@ class _Waiter:
 
 
 class Permit:
-    """One slot of a limiter; must be released, and may be released twice."""
+    """One slot of a limiter, taken when this is made; must be released, and may be released twice."""
 
     __slots__ = ("_gate", "_limiter")
 
     def __init__(self, limiter: Limiter, gate: Gate) -> None:
         self._limiter: Limiter | None = limiter
         self._gate = gate
+        limiter.inflight += 1
+        gate.inflight += 1
 
     def release(self) -> None:
         """Give the slot back and admit whoever is next."""
         limiter, self._limiter = self._limiter, None
         if limiter is not None:
-            limiter._give_back(self._gate)  # noqa: SLF001 - the two are one mechanism
+            limiter.inflight -= 1
+            self._gate.inflight -= 1
+            limiter.admit()
 
 
 class Limiter:
@@ -94,10 +97,7 @@ class Limiter:
 
     def take(self, gate: Gate) -> Permit | None:
         """Return a slot if there is one now, as there nearly always is."""
-        if not self.has_room(gate):
-            return None
-        self._take(gate)
-        return Permit(self, gate)
+        return Permit(self, gate) if self.has_room(gate) else None
 
     async def acquire(
         self, gate: Gate, *, priority: int = 0, size: int = 0, max_wait: float | None = None
@@ -114,19 +114,17 @@ class Limiter:
             UpstreamError: SATURATED, ``queue_full`` or ``queue_timeout``; or what `turn_away` was given.
         """
         if self.has_room(gate):
-            self._take(gate)
             return Permit(self, gate)
         patience = self.limits.queue_timeout if max_wait is None else max_wait
         if patience <= 0:
             raise UpstreamError(Outcome.SATURATED, "queue_timeout")
         if len(self._waiters) >= self.limits.max_queue:
             raise UpstreamError(Outcome.SATURATED, "queue_full")
-        await self._wait(gate, priority, size, patience)
-        return Permit(self, gate)
+        return await self._wait(gate, priority, size, patience)
 
     def has_room(self, gate: Gate) -> bool:
         """Tell whether a newcomer would get a slot at once."""
-        return not self.paused and self.inflight < self.max_concurrency and gate.open
+        return not self.paused and self.inflight < self.max_concurrency and gate.has_room()
 
     def change(self, limits: Limits) -> None:
         """Go by ``limits`` from now on; who waits or is served already stays, also where that is too many."""
@@ -156,41 +154,31 @@ class Limiter:
         now = self._clock()
         while not self.paused and self.inflight < self.max_concurrency:
             # A cancelled waiter is still in the queue until its task runs.
-            waiting = [w for w in self._waiters if w.gate.open and not w.admitted.done()]
+            waiting = [w for w in self._waiters if w.gate.has_room() and not w.admitted.done()]
             if not waiting:
                 return
             first = min(waiting, key=lambda w: w.rank(now, self.limits.max_wait_boost))
             self._leave_queue(first)
-            self._take(first.gate)
-            first.admitted.set_result(None)
+            first.admitted.set_result(Permit(self, first.gate))
 
-    async def _wait(self, gate: Gate, priority: int, size: int, max_wait: float) -> None:
+    async def _wait(self, gate: Gate, priority: int, size: int, max_wait: float) -> Permit:
         self._arrivals += 1
-        admitted = asyncio.get_running_loop().create_future()
+        admitted: asyncio.Future[Permit] = asyncio.get_running_loop().create_future()
         waiter = _Waiter(gate, priority, size, self._clock(), self._arrivals, admitted)
         self._waiters.append(waiter)
         gate.queued += 1
         try:
             async with asyncio.timeout(max_wait):
-                await admitted
+                return await admitted
         except BaseException as error:
             # Admission and cancellation may fall into the same step of the loop.
             if admitted.done() and not admitted.cancelled() and admitted.exception() is None:
-                self._give_back(gate)
+                admitted.result().release()
             else:
                 self._leave_queue(waiter)
             if isinstance(error, TimeoutError):
                 raise UpstreamError(Outcome.SATURATED, "queue_timeout") from None
             raise
-
-    def _take(self, gate: Gate) -> None:
-        self.inflight += 1
-        gate.inflight += 1
-
-    def _give_back(self, gate: Gate) -> None:
-        self.inflight -= 1
-        gate.inflight -= 1
-        self.admit()
 
     def _leave_queue(self, waiter: _Waiter) -> None:
         self._waiters.remove(waiter)

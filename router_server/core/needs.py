@@ -49,7 +49,7 @@ _CHAT = frozenset({Capability.CHAT})
 
 def needs_of(request: ChatRequest | EmbedRequest) -> frozenset[Capability]:
     """Return what a target must be able to do to take this request as it is."""
-    if isinstance(request, EmbedRequest):
+    if type(request) is EmbedRequest:
         return frozenset(_embed_needs(request))
     more = _chat_needs(request)
     return _CHAT.union(more) if more else _CHAT
@@ -62,7 +62,7 @@ def estimate_tokens(characters: int) -> int:
 
 def estimate_prompt(request: ChatRequest | EmbedRequest) -> int:
     """Return about how many tokens the prompt has."""
-    if isinstance(request, EmbedRequest):
+    if type(request) is EmbedRequest:
         return sum([estimate_tokens(len(text)) for text in request.inputs])
     turns = 0
     for message in request.messages:

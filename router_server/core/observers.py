@@ -77,7 +77,7 @@ class _Observers:
             else:
                 if one is not UNOBSERVED:
                     told.append(one)
-        return _Calls(told, self._isolation)
+        return _Calls(told, self._isolation) if told else UNOBSERVED
 
     def breaker_changed(self, target: str, provider: str, before: str, after: str) -> None:
         for observer in self._observers:
@@ -104,7 +104,7 @@ class _Calls:
             else:
                 if one is not UNOBSERVED:
                     told.append(one)
-        return _Attempts(told, self._isolation)
+        return _Attempts(told, self._isolation) if told else UNOBSERVED
 
     def failed_over(self, failover: Failover) -> None:
         for one in self._observations:

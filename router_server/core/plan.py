@@ -132,9 +132,10 @@ def make_plan(
             no target can do what the call needs.
     """
     routing = demand.request.routing
-    in_turn = strategy is ordered and not routing.allowed_targets
-    picked = _able(_allowed(candidates, routing.allowed_targets), needs)
-    if not in_turn and not routing.allowed_targets:
+    allowed = routing.allowed_targets
+    in_turn = strategy is ordered and not allowed
+    picked = _able(_allowed(candidates, allowed) if allowed else candidates, needs)
+    if not in_turn and not allowed:
         picked = iter(strategy([*picked], demand))
     if not routing.allow_failover:
         picked = islice(picked, 1)
@@ -143,8 +144,8 @@ def make_plan(
     if not in_turn:
         return _eligible([endpoint for c in picked for endpoint in _endpoints(c)])
     first = next(picked)
-    if first.well and not first.endpoints:  # nearly always so, and a third of the price
-        return Plan(first.configured, (first,), rest=picked)
+    if first.blocked is None and first.cooling <= 0 and not first.endpoints:  # nearly always so
+        return Plan(first.group or first.target, (first,), rest=picked)
     well, passed_over = next_well(chain((first,), picked))
     plan = _eligible([*passed_over, *well])
     return replace(plan, rest=picked) if well else plan
@@ -177,8 +178,6 @@ def _endpoints(candidate: Candidate) -> Sequence[Candidate]:
 
 
 def _allowed(candidates: Iterable[Candidate], allowed: tuple[str, ...]) -> Iterable[Candidate]:
-    if not allowed:
-        return candidates
     by_name = {c.target: c for c in candidates}
     strangers = [(i, name) for i, name in enumerate(allowed) if name not in by_name]
     if strangers:

@@ -13,7 +13,7 @@ from typing import TypeVar
 from router_server.core.allocation import Allocation
 from router_server.core.attempt import Attempt
 from router_server.core.budget import Budget
-from router_server.core.call import Call
+from router_server.core.call import Call, CallKind
 from router_server.core.checks import Checks
 from router_server.core.embedding import embed_all
 from router_server.core.errors import Reason, RouterError, UpstreamError, Violation
@@ -50,7 +50,6 @@ _DIRECT = "direct"
 """The route's name in telemetry where the caller named a provider and a model: label values are bounded."""
 
 _LONGEST_NAME = 256
-_STREAM = Operation.STREAM
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +105,11 @@ class Router:
             n: route for route in routes for n in (route.name, *route.aliases)
         }
         self._checks = checks
-        self._observer = observer
-        self._clock = clock
-        self._settings = settings or RouterSettings()
+        self._settings = settings = settings or RouterSettings()
+        unary, stream = settings.unary_deadline, settings.stream_deadline
+        self._chats = CallKind(Operation.CHAT, unary, observer, clock)
+        self._streams = CallKind(Operation.STREAM, stream, observer, clock)
+        self._embeds = CallKind(Operation.EMBED, unary, observer, clock)
         self._direct = direct
         self._ledger = ledger
         self._addressable = addressable
@@ -127,7 +128,7 @@ class Router:
             attempt.measures.answered(answer, call.prompt_tokens)
             return answer
 
-        call = self._call(Operation.CHAT, route, request, invocation)
+        call = self._call(self._chats, route, request, invocation)
         with call:
             attempt, answer = await self._first_answer(call, route, work)
             call.answering(attempt.target, answer.reported_model)
@@ -149,7 +150,7 @@ class Router:
             attempt.measures.reported_model = answer.reported_model
             return answer
 
-        call = self._call(Operation.EMBED, route, request, invocation)
+        call = self._call(self._embeds, route, request, invocation)
         with call:
             attempt, answer = await self._first_answer(call, route, work)
             call.answering(attempt.target, answer.reported_model)
@@ -163,7 +164,7 @@ class Router:
             RouterError: what the caller is told, before or after the first event.
         """
         route = self._route(request.model)
-        call = self._call(Operation.STREAM, route, request, invocation)
+        call = self._call(self._streams, route, request, invocation)
         outbox = Outbox(self._settings.reader_stall)
         pump = asyncio.create_task(
             self._pump(call, route, request, outbox), name=f"stream {invocation.call_id}"
@@ -246,22 +247,15 @@ class Router:
         return Journey(call, plan, route.endpoints, self._checks.soon, route.hedging)
 
     def _call(
-        self, operation: Operation, route: Route, request: ChatRequest | EmbedRequest, invocation: Invocation
+        self, kind: CallKind, route: Route, request: ChatRequest | EmbedRequest, invocation: Invocation
     ) -> Call:
-        settings = self._settings
         if request.provider_options:
             self._check_options(request.provider_options, route)
-        return Call(
-            invocation,
-            operation,
-            route.name,
-            request,
-            default_timeout=settings.stream_deadline if operation is _STREAM else settings.unary_deadline,
-            observer=self._observer,
-            clock=self._clock,
-            arm=route.experiment.arm(request) if route.experiment else "",
-            funds=None if self._ledger is None else _funds(self._ledger, route, invocation),
-        )
+        arm = route.experiment.arm(request) if route.experiment else ""
+        call = Call(kind, invocation, route.name, request, arm)
+        if self._ledger is not None:
+            call.funds = _funds(self._ledger, route, invocation)
+        return call
 
     def _check_options(self, options: Collection[str], route: Route) -> None:
         strangers = [name for name in options if not self._addressable(name)]

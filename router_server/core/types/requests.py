@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Any
+from typing import Any, final
 
 from router_server.core.record import Record, field
 from router_server.core.types.content import Message
@@ -147,6 +147,7 @@ class EmbeddingTask(StrEnum):
     DOCUMENT = "document"
 
 
+@final
 class EmbedRequest(Record, frozen=True):
     """Texts to turn into vectors, one each, in order."""
 
