@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final
@@ -90,14 +90,18 @@ class Guard:
         self._clock = clock
         self.authenticator = authenticator
 
-    def around(self, add_to: Callable[[Any], None]) -> GuardedMethods:
-        """Return the guarded methods of a service that ``add_to`` adds to the server which it is given."""
+    def around(self, add_to: Callable[[Any], None], written: Collection[str] = frozenset()) -> GuardedMethods:
+        """Return the guarded methods of a service that ``add_to`` adds to the server which it is given.
+
+        Those whose names are in ``written`` answer with the bytes of their messages.
+        """
         service = _Methods()
         add_to(service)
-        methods = {
-            f"/{name}": self._guarded(name, self._stream(one) if one.response_streaming else self._unary(one))
-            for name, one in service.found.items()
-        }
+        methods = {}
+        for name, one in service.found.items():
+            method = self._stream(one) if one.response_streaming else self._unary(one)
+            serialize = None if name.rpartition("/")[2] in written else one.response_serializer
+            methods[f"/{name}"] = self._guarded(name, method, serialize)
         return GuardedMethods(methods, self._inflight)
 
     def _unary(self, method: grpc.RpcMethodHandler[Any, Any]) -> _Method:
@@ -108,7 +112,7 @@ class Guard:
             self._delivery.sign(rpc, context)
             return response
 
-        return _Method(unary, grpc.unary_unary_rpc_method_handler, method.response_serializer)
+        return _Method(unary, grpc.unary_unary_rpc_method_handler)
 
     def _stream(self, method: grpc.RpcMethodHandler[Any, Any]) -> _Method:
         behaviour: Any = method.unary_stream
@@ -116,9 +120,9 @@ class Guard:
         async def stream(rpc: Rpc, data: bytes, context: Context) -> None:
             await self._delivery.send_all(rpc, context, behaviour(_parse(method, data), context))
 
-        return _Method(stream, grpc.unary_stream_rpc_method_handler, method.response_serializer)
+        return _Method(stream, grpc.unary_stream_rpc_method_handler)
 
-    def _guarded(self, name: str, method: _Method) -> grpc.RpcMethodHandler[Any, Any]:
+    def _guarded(self, name: str, method: _Method, serialize: Any) -> grpc.RpcMethodHandler[Any, Any]:
         answer = method.answer
 
         async def guarded(data: bytes, context: Context) -> Any:
@@ -145,14 +149,13 @@ class Guard:
                     failure
                 )  # it knows this frame: each would keep the other until the garbage collector came by
 
-        return method.wrap(guarded, None, method.serialize)
+        return method.wrap(guarded, None, serialize)
 
 
 @dataclass(frozen=True, slots=True)
 class _Method:
     answer: Callable[[Rpc, bytes, Context], Awaitable[Any]]
     wrap: Callable[..., grpc.RpcMethodHandler[Any, Any]]
-    serialize: Any
 
 
 class _Methods:

@@ -24,7 +24,7 @@ from router_server.rpc.health import HealthBoard, HealthService
 from router_server.rpc.inflight import InFlight
 from router_server.rpc.lasting import LastingServer
 from router_server.rpc.reflection import add_reflection
-from router_server.rpc.service import ModelRouterService
+from router_server.rpc.service import WRITTEN, ModelRouterService
 from router_server.rpc.settings import ServerSettings, channel_options, health_options
 
 _LAST_WORDS = 2.0
@@ -64,7 +64,8 @@ class RpcServer:
         self._inflight = InFlight()
         self._guard = Guard(observer, self._inflight, Delivery(settings.write_timeout), clock, authenticator)
         self._service = ModelRouterService(router, max_send_bytes=settings.max_send_bytes)
-        self._methods = self._guard.around(partial(add_ModelRouterServiceServicer_to_server, self._service))
+        add_to = partial(add_ModelRouterServiceServicer_to_server, self._service)
+        self._methods = self._guard.around(add_to, WRITTEN)
         self._server = LastingServer(self._build, settings.listen)
         self._health_server: LastingServer | None = None
         self.port = 0

@@ -40,6 +40,10 @@ def embedder(dimensions: int) -> ScriptedRouter:
     return ScriptedRouter(on_embed=embed)
 
 
+def written(result: EmbedResult, encoding: Encoding) -> embed_pb2.EmbedResponse:
+    return embed_pb2.EmbedResponse.FromString(write_embed(result, encoding))
+
+
 def test_a_request() -> None:
     embed, encoding = read_embed(
         request("a", "b", dimensions=8, task=embed_pb2.EMBEDDING_TASK_QUERY, encoding=BYTES, user_id="u")
@@ -80,7 +84,7 @@ def test_a_bad_field(fields: dict[str, Any], field: str, says: str) -> None:
 def test_both_encodings_hold_the_same_floats(rows: int, dimensions: int) -> None:
     vectors = vectors_of(rows, dimensions)
     result = EmbedResult("id", "embed", vectors, Usage(5), TRAIL)
-    floats, matrix = write_embed(result, Encoding.FLOATS), write_embed(result, Encoding.MATRIX)
+    floats, matrix = written(result, Encoding.FLOATS), written(result, Encoding.MATRIX)
     assert floats.dimensions == matrix.dimensions == dimensions
     assert matrix.matrix_le_f32 == vectors.data
     assert not matrix.embeddings
@@ -96,7 +100,7 @@ def test_the_estimate_is_never_too_small_and_not_far_off(
     result = EmbedResult(
         "i" * 64, "embed", Vectors(dimensions, bytes(4 * rows * dimensions)), Usage(5), TRAIL
     )
-    size = write_embed(result, encoding).ByteSize()
+    size = len(write_embed(result, encoding))
     assert size <= answer_bytes(rows, dimensions, encoding) <= size + 65_536
 
 

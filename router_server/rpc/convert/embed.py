@@ -1,12 +1,14 @@
 """Embed requests in, vectors out, and how large an answer will be.
 
 Vectors are copied as bytes: a packed repeated float is little-endian float32, which is how the core holds
-them. Appending 2,048 x 3,072 Python floats takes 260 ms of the loop's time; this takes 17.
+them. Appending 2,048 x 3,072 Python floats takes 260 ms of the loop's time. They are copied once, behind the
+bytes of a message that has everything else: set in a message, they would be copied there, into the bytes of
+it, and into what gRPC is given.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from enum import StrEnum
 from typing import Final
 
@@ -29,6 +31,8 @@ _MOST_INPUTS = 2_048
 """What OpenAI takes in one call."""
 _MOST_DIMENSIONS = 65_536
 _FLOAT_BYTES = 4
+_LENGTH_DELIMITED: Final = 2
+"""The kind of field on protobuf's wire that bytes, messages and packed numbers are."""
 _BESIDES_BYTES: Final = 65_536
 """Room for everything but the vectors: names, usage, the trail of attempts."""
 
@@ -76,16 +80,13 @@ def read_embed(request: pb.EmbedRequest) -> tuple[EmbedRequest, Encoding]:
     return embed, encoding or Encoding.FLOATS
 
 
-def write_embed(result: EmbedResult, encoding: Encoding) -> pb.EmbedResponse:
-    """Return the answer of the contract."""
-    response = pb.EmbedResponse(id=result.call_id, model=result.model, dimensions=result.vectors.dimensions)
-    write_usage(result.usage, response.usage)
-    write_trail(result.trail, response.route)
-    if encoding is Encoding.MATRIX:
-        response.matrix_le_f32 = result.vectors.data
-    else:
-        _write_floats(result.vectors, response)
-    return response
+def write_embed(result: EmbedResult, encoding: Encoding) -> bytes:
+    """Return the answer of the contract: the bytes of an EmbedResponse."""
+    rest = pb.EmbedResponse(id=result.call_id, model=result.model, dimensions=result.vectors.dimensions)
+    write_usage(result.usage, rest.usage)
+    write_trail(result.trail, rest.route)
+    vectors = _matrix(result.vectors) if encoding is Encoding.MATRIX else _floats(result.vectors)
+    return b"".join((rest.SerializeToString(), *vectors))
 
 
 def answer_bytes(inputs: int, dimensions: int, encoding: Encoding) -> int:
@@ -141,20 +142,31 @@ def _dimensions(request: pb.EmbedRequest, fields: Fields) -> int | None:
     return fields.integer("dimensions", request.dimensions, least=1, most=_MOST_DIMENSIONS)
 
 
-def _write_floats(vectors: Vectors, response: pb.EmbedResponse) -> None:
+def _matrix(vectors: Vectors) -> Iterable[bytes]:
+    return _head(pb.EmbedResponse.MATRIX_LE_F32_FIELD_NUMBER, len(vectors.data)), vectors.data
+
+
+def _floats(vectors: Vectors) -> Iterator[bytes | memoryview]:
     size = _FLOAT_BYTES * vectors.dimensions
-    head = b"\x0a" + _varint(size)  # field 1 (values), length-delimited
+    values = _head(pb.Embedding.VALUES_FIELD_NUMBER, size)
+    head = _head(pb.EmbedResponse.EMBEDDINGS_FIELD_NUMBER, len(values) + size) + values
     data = memoryview(vectors.data)
     for start in range(0, len(data), size or 1):
-        response.embeddings.add().MergeFromString(head + data[start : start + size])
+        yield head
+        yield data[start : start + size]
 
 
 def _row_bytes(dimensions: int, encoding: Encoding) -> int:
     size = _FLOAT_BYTES * dimensions
     if encoding is Encoding.MATRIX:
         return size
-    packed = 1 + len(_varint(size)) + size
-    return 1 + len(_varint(packed)) + packed
+    packed = len(_head(pb.Embedding.VALUES_FIELD_NUMBER, size)) + size
+    return len(_head(pb.EmbedResponse.EMBEDDINGS_FIELD_NUMBER, packed)) + packed
+
+
+def _head(field: int, size: int) -> bytes:
+    """Return what stands before ``size`` bytes of this field on protobuf's wire."""
+    return _varint(field << 3 | _LENGTH_DELIMITED) + _varint(size)
 
 
 def _varint(number: int) -> bytes:
