@@ -15,6 +15,7 @@ import msgspec
 from router_server.core.errors import Outcome, UpstreamError
 from router_server.core.provider import UpstreamEmbed
 from router_server.core.types import Embeddings, Vectors
+from router_server.providers._base64_rows import lifted
 from router_server.providers._json import decoded
 from router_server.providers._openai_wire_errors import stream_failure
 from router_server.providers._openai_wire_request import encode
@@ -61,7 +62,7 @@ def read_embeddings(body: bytes, count: int, dimensions: int | None) -> Embeddin
         UpstreamError: MALFORMED where a vector is missing, doubled or of another length; or what an error
             object in the body means.
     """
-    answer = decoded(_BODY, body)
+    answer = _decoded(body)
     error = error_in(answer.error)
     if error is not None:
         raise stream_failure(error)
@@ -79,6 +80,18 @@ def embeddings_of(value: object, count: int, dimensions: int | None) -> Embeddin
     except msgspec.ValidationError:
         raise UpstreamError(Outcome.MALFORMED, "wrong_shape") from None
     return _embeddings(answer, count, dimensions)
+
+
+def _decoded(body: bytes) -> _Body:
+    rest, rows = lifted(body)
+    answer = decoded(_BODY, rest)
+    places = [vector for vector in answer.data or () if vector.embedding == b""]
+    if len(places) != len(rows):
+        # Something else of that name stands in it.
+        return decoded(_BODY, body)
+    for place, row in zip(places, rows, strict=True):
+        place.embedding = row
+    return answer
 
 
 def _embeddings(answer: _Body, count: int, dimensions: int | None) -> Embeddings:

@@ -14,6 +14,7 @@ from router_server.core.types import (
 from tests.upstream import (
     Upstream,
     json_reply,
+    reply,
 )
 
 
@@ -57,6 +58,30 @@ async def test_embeddings_of_a_server_that_knows_only_numbers(upstream: Upstream
     assert embeddings.usage is None
 
 
+async def test_base64_however_its_json_is_written(upstream: Upstream, provider: Provider) -> None:
+    plain, escaped = packed(1, 2), packed(-1.984375, -1.984375).replace("/", r"\/")
+    assert "\\" in escaped
+    rows = (
+        f'{{"object": "embedding" ,"index":0, "embedding" :\n "{plain}"}}',
+        f'{{"embedding":"{escaped}","index":1}}',
+        '{"embedding":[5, 6]}',
+        f'{{"embedding":"{plain}"}}',
+    )
+    upstream.then(reply(f'{{"data": [\n{",".join(rows)}\n]}}'.encode()))
+    embeddings = await provider.embed(embed_call("a", "b", "c", "d"))
+    assert embeddings.vectors.data == floats(1, 2, -1.984375, -1.984375, 5, 6, 1, 2)
+
+
+async def test_vectors_that_are_not_the_answer_do_not_get_into_it(
+    upstream: Upstream, provider: Provider
+) -> None:
+    other = {"embedding": packed(9, 9)}
+    rows = [{"meta": other, "embedding": packed(1, 2)}, {"embedding": [3, 4], "meta": other}]
+    upstream.then(json_reply({"meta": other, "data": rows, "other": [other]}))
+    embeddings = await provider.embed(embed_call("a", "b"))
+    assert embeddings.vectors.data == floats(1, 2, 3, 4)
+
+
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
@@ -69,6 +94,10 @@ async def test_embeddings_of_a_server_that_knows_only_numbers(upstream: Upstream
         ([{"embedding": []}, {"embedding": []}], "wrong_dimensions"),
         ([{"embedding": "AAAA"}, {"embedding": "AAAA"}], "wrong_dimensions"),
         ([{"embedding": "!"}, {"embedding": "!"}], "wrong_shape"),
+        ([{"embedding": packed(1, 2)}, {"embedding": packed(1, 2)[:-1]}], "wrong_shape"),
+        ([{"embedding": packed(1, 2)}, {"embedding": packed(1, 2)[:-3] + "é=="}], "wrong_shape"),
+        ([{"embedding": packed(1, 2)}, {"embedding": ""}], "wrong_dimensions"),
+        ([{"embedding": packed(1, 2)}, {"embedding": None}], "wrong_shape"),
         ([{"embedding": ["x"]}, {"embedding": ["x"]}], "wrong_shape"),
         ({}, "wrong_shape"),
     ],
