@@ -6,7 +6,7 @@ A mutable notebook with no decisions in it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from types import TracebackType
 from typing import Final
 
@@ -15,7 +15,6 @@ from router_server.core.errors import AttemptSummary, Outcome, Phase, Reason, Ro
 from router_server.core.funds import Funds
 from router_server.core.needs import estimate_prompt
 from router_server.core.observer import AttemptRecord, AttemptStart, CallRecord, CallStart, Observer
-from router_server.core.plan import Plan, Skip
 from router_server.core.record import Record
 from router_server.core.results import Invocation, Trail
 from router_server.core.target import Target
@@ -80,33 +79,16 @@ class Call:
         self.asked = 0
         """How many attempts have begun."""
         self.first_choice = ""
-        self._providers: Mapping[str, str] = {}
+        """Whom the plan prefers."""
         self.first_delta_at: float | None = None
         self.usage: Usage | None = None
         self._tell = invocation.ended
         self._answering: Target | None = None
         self._reported_model = ""
 
-    @property
-    def route(self) -> str:
-        """The route's name."""
-        return self.start.route
-
     def time_left(self) -> float:
         """Return the seconds until the deadline."""
         return self.deadline.remaining(self.clock())
-
-    def planned(self, plan: Plan, providers: Mapping[str, str]) -> None:
-        """Note whom the plan prefers, and whom it passes over."""
-        self.first_choice = plan.first
-        self._providers = providers
-        if plan.skipped:
-            self.passed_over(plan.skipped)
-
-    def passed_over(self, skips: Iterable[Skip]) -> None:
-        """Note whom the plan passes over."""
-        for skip in skips:
-            self.skipped(skip.target, self._providers[skip.target], skip.outcome)
 
     def skipped(self, target: str, provider: str, outcome: Outcome) -> None:
         """Note that a target was passed over."""
@@ -123,7 +105,7 @@ class Call:
         return AttemptStart(
             call_id=self.start.call_id,
             operation=self.operation,
-            route=self.route,
+            route=self.start.route,
             target=target.configured,
             provider=target.provider,
             endpoint=upstream.endpoint,
@@ -155,10 +137,10 @@ class Call:
         """Return the trail so far; ``running`` is the attempt that is still open, if one is."""
         target = self._answering
         if target is None:
-            return Trail(self.route, "", "", "", tuple(self.summaries))
+            return Trail(self.start.route, "", "", "", tuple(self.summaries))
         reported = self._reported_model
         return Trail(
-            route=self.route,
+            route=self.start.route,
             target=target.configured,
             provider=target.provider,
             upstream_model=target.settings.model,

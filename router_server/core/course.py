@@ -5,7 +5,7 @@ Pure: errors go in as values, steps come out. Refuses to call, to wait, and to k
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from router_server.core.deadline import MIN_ATTEMPT, Deadline
@@ -53,19 +53,19 @@ class Course:
         plan: the targets in order.
         deadline: when the call is over.
         backoff: the seconds to wait before the n-th retry of a target, counted from 1.
-        now: when the plan was made.
+
+    Attributes:
+        passed_over: who was found unwell by looking for who may follow; whoever tells of them empties it.
     """
 
-    def __init__(
-        self, plan: Plan, deadline: Deadline, backoff: Callable[[int], float], *, now: float
-    ) -> None:
+    def __init__(self, plan: Plan, deadline: Deadline, backoff: Callable[[int], float]) -> None:
         self._plan = plan
         self._deadline = deadline
         self._backoff = backoff
         self._left = list(plan.order)
         self._rest = plan.rest
-        self._passed_over: tuple[Skip, ...] = ()
-        self._now = now
+        self.passed_over: tuple[Skip, ...] = ()
+        self._now = 0.0
         self._waited = _NONE
         self._retry: Step | None = None
         self._asked: dict[str, Candidate] = {}
@@ -78,12 +78,10 @@ class Course:
         self._too_long = "messages"
         self._cut_short = False
         self._waits = 0
-        if plan.skipped:
-            self._note(plan.skipped)
 
     def others_left(self) -> bool:
         """Tell whether another target may follow; looks at the next one where it must."""
-        return bool(self._left) or self._look_ahead()
+        return bool(self._left) or (bool(self._rest) and self._look_ahead())
 
     def next_step(self, now: float) -> Step | None:
         """Return what to do next, or None: nothing more. A step is taken off: asking twice gives two."""
@@ -156,10 +154,10 @@ class Course:
         if rule.same_target is SameTarget.AFTER_BACKOFF and not others_first:
             self._plan_retry(target, error.retry_after or 0.0)
 
-    def passed_over(self) -> Sequence[Skip]:
-        """Return who was found unwell since this was last asked: looking for who may follow finds them."""
-        found, self._passed_over = self._passed_over, ()
-        return found
+    def note(self, skipped: Iterable[Skip], now: float) -> None:
+        """Take note of who is not asked, as it is at the moment ``now``."""
+        for skip in skipped:
+            self._ends[skip.target] = (skip.outcome, now + skip.wait)
 
     def verdict(self, now: float) -> RouterError:
         """Return what the caller is told, when there is no next step."""
@@ -186,14 +184,10 @@ class Course:
         well, passed_over = next_well(self._rest)
         if passed_over:
             found = skips(passed_over)
-            self._note(found)
-            self._passed_over += tuple(found)
+            self.note(found, self._now)
+            self.passed_over += tuple(found)
         self._left += well
         return bool(well)
-
-    def _note(self, skipped: Iterable[Skip]) -> None:
-        for skip in skipped:
-            self._ends[skip.target] = (skip.outcome, self._now + skip.wait)
 
     def _has_sibling(self, target: str) -> bool:
         group = self._asked[target].group

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 
 from router_server.core.attempt import Attempt
 from router_server.core.call import Call
 from router_server.core.course import Course
 from router_server.core.errors import BreakerEffect, Outcome, RouterError, UpstreamError
-from router_server.core.hedge import Hedging
 from router_server.core.observer import Failover
-from router_server.core.plan import Plan
+from router_server.core.plan import Plan, Skip
+from router_server.core.route import Route
 from router_server.core.target import Target
 
 _BACKOFF = 0.25
@@ -36,35 +36,37 @@ class Journey:
 
     Args:
         call: whose way it is.
-        plan: the targets in order.
-        targets: the route's targets by name.
+        route: where it goes.
+        plan: which of the route's targets, in order.
         check_soon: see `Attempt`.
-        hedging: the route's, if it has any.
         backoff: see `Course`.
     """
 
     def __init__(
         self,
         call: Call,
+        route: Route,
         plan: Plan,
-        targets: Mapping[str, Target],
         check_soon: Callable[[Target, BreakerEffect], None],
-        hedging: Hedging | None = None,
         *,
         backoff: Callable[[int], float] = full_jitter,
     ) -> None:
         self._call = call
-        self._targets = targets
+        self._route = route
         self._check_soon = check_soon
-        self._hedging = hedging
-        self._may_hedge = hedging is not None
-        if hedging is not None:
-            hedging.budget.called()
-        self._course = Course(plan, call.deadline, backoff, now=call.clock())
+        self._hedging = route.hedging
+        self._hedged = False
+        if route.hedging is not None:
+            route.hedging.budget.called()
+        self._course = Course(plan, call.deadline, backoff)
         self._previous: tuple[str, Outcome] | None = None
-        for skip in plan.skipped:
-            if skip.target == plan.first:
-                self._previous = (skip.target, skip.outcome)
+        call.first_choice = plan.first
+        if plan.skipped:
+            self._course.note(plan.skipped, call.clock())
+            self._tell_skipped(plan.skipped)
+            for skip in plan.skipped:
+                if skip.target == plan.first:
+                    self._previous = (skip.target, skip.outcome)
 
     async def next(self) -> Attempt:
         """Return the next attempt, once it is due.
@@ -72,14 +74,14 @@ class Journey:
         Raises:
             RouterError: the verdict; there is no next attempt.
         """
-        if passed_over := self._course.passed_over():
-            self._call.passed_over(passed_over)
+        if self._course.passed_over:
+            self._tell_passed_over()
         step = self._course.next_step(self._call.clock())
         if step is None:
             raise self.verdict()
         if step.wait > 0:
             await asyncio.sleep(step.wait)
-        target = self._targets[step.target]
+        target = self._route.endpoints[step.target]
         if self._previous is not None:
             self._tell_failover(self._previous, target.configured)
         self._call.answering(target)
@@ -87,7 +89,7 @@ class Journey:
 
     def patience(self, attempt: Attempt) -> float | None:
         """Return the seconds that ``attempt`` may take before a hedge is due, or None: it never is."""
-        if self._hedging is None or not (self._may_hedge and self._course.others_left()):
+        if self._hedging is None or self._hedged or not self._course.others_left():
             return None
         return self._hedging.patience(attempt.target.answer_times[self._call.operation])
 
@@ -98,12 +100,12 @@ class Journey:
         """
         if self._hedging is None or not self._hedging.budget.allows:
             return None
-        step = self._course.beside(self._call.clock(), lambda name: self._targets[name].free)
+        step = self._course.beside(self._call.clock(), lambda name: self._route.endpoints[name].free)
         if step is None:
             return None
-        self._may_hedge = False
+        self._hedged = True
         self._hedging.budget.spend()
-        return Attempt(self._call, self._targets[step.target], step, self._check_soon)
+        return Attempt(self._call, self._route.endpoints[step.target], step, self._check_soon)
 
     def timed(self, attempt: Attempt) -> None:
         """``attempt`` answers now, or would later: its target's next hedges are timed by that."""
@@ -147,10 +149,18 @@ class Journey:
     def verdict(self) -> RouterError:
         """Return what the caller is told when there is no next attempt."""
         verdict = self._course.verdict(self._call.clock())
-        self._call.passed_over(self._course.passed_over())
+        self._tell_passed_over()
         return verdict
+
+    def _tell_passed_over(self) -> None:
+        self._tell_skipped(self._course.passed_over)
+        self._course.passed_over = ()
+
+    def _tell_skipped(self, skipped: Iterable[Skip]) -> None:
+        for skip in skipped:
+            self._call.skipped(skip.target, self._route.providers[skip.target], skip.outcome)
 
     def _tell_failover(self, previous: tuple[str, Outcome], target: str) -> None:
         before, reason = previous
         if before != target:
-            self._call.observation.failed_over(Failover(self._call.route, before, target, reason))
+            self._call.observation.failed_over(Failover(self._call.start.route, before, target, reason))

@@ -20,7 +20,7 @@ from router_server.core.errors import (
 )
 from router_server.core.provider import Capability
 from router_server.core.record import Record, replace
-from router_server.core.types import ChatRequest, EmbedRequest, Operation
+from router_server.core.types import ChatRequest, EmbedRequest, Operation, Routing
 
 _EMBED = Capability.EMBED
 MOST_ENDPOINTS = 4
@@ -81,6 +81,17 @@ class Demand(Protocol):
         """What the caller sent."""
 
 
+class Prospect(Protocol):
+    """Whom a call may go to."""
+
+    @property
+    def configured(self) -> str:
+        """The name in the configuration."""
+
+    def candidate(self, demand: Demand) -> Candidate:
+        """Return it as a plan sees it now, for this call."""
+
+
 Strategy = Callable[[Sequence[Candidate], Demand], Sequence[Candidate]]
 """Orders candidates for a call, each once."""
 
@@ -109,18 +120,18 @@ class Plan(Record, frozen=True):
         order: whom to ask.
         skipped: whom not to ask.
         last_resort: nobody is well; the one in ``order`` is the least bad and is tried once.
-        rest: who comes after them and was not looked at yet; `next_well` does.
+        rest: who comes after them and was not looked at yet, `next_well` does; ``()`` where that is nobody.
     """
 
     first: str
     order: tuple[Candidate, ...]
     skipped: tuple[Skip, ...] = ()
     last_resort: bool = False
-    rest: Iterator[Candidate] = iter(())
+    rest: Iterable[Candidate] = ()
 
 
 def make_plan(
-    candidates: Iterable[Candidate],
+    prospects: Sequence[Prospect],
     needs: frozenset[Capability],
     demand: Demand,
     strategy: Strategy = ordered,
@@ -132,26 +143,32 @@ def make_plan(
             no target can do what the call needs.
     """
     routing = demand.request.routing
-    allowed = routing.allowed_targets
-    in_turn = strategy is ordered and not allowed
-    picked = _able(_allowed(candidates, allowed) if allowed else candidates, needs)
-    if not in_turn and not allowed:
-        picked = iter(strategy([*picked], demand))
-    if not routing.allow_failover:
-        picked = islice(picked, 1)
+    if routing.allowed_targets:
+        return _of_all(_able(_allowed(prospects, routing.allowed_targets), needs, demand), needs, routing)
+    picked = _able(prospects, needs, demand)
+    if strategy is not ordered:
+        return _of_all(strategy([*picked], demand), needs, routing)
     if _EMBED in needs:
         picked = _of_one_space(picked)
-    if not in_turn:
-        return _eligible([endpoint for c in picked for endpoint in _endpoints(c)])
     first = next(picked)
+    rest = picked if routing.allow_failover and len(prospects) > 1 else ()
     if first.blocked is None and first.cooling <= 0 and not first.endpoints:  # nearly always so
-        return Plan(first.group or first.target, (first,), rest=picked)
-    well, passed_over = next_well(chain((first,), picked))
+        return Plan(first.group or first.target, (first,), rest=rest)
+    well, passed_over = next_well(chain((first,), rest))
     plan = _eligible([*passed_over, *well])
-    return replace(plan, rest=picked) if well else plan
+    return replace(plan, rest=rest) if well else plan
 
 
-def next_well(rest: Iterator[Candidate]) -> tuple[Sequence[Candidate], Sequence[Candidate]]:
+def _of_all(picked: Iterable[Candidate], needs: frozenset[Capability], routing: Routing) -> Plan:
+    """Return the plan of a call for which everybody has been put in order."""
+    if _EMBED in needs:
+        picked = _of_one_space(iter(picked))
+    if not routing.allow_failover:
+        picked = islice(picked, 1)
+    return _eligible([endpoint for c in picked for endpoint in _endpoints(c)])
+
+
+def next_well(rest: Iterable[Candidate]) -> tuple[Sequence[Candidate], Sequence[Candidate]]:
     """Return whom to ask for the next target that is well, and who was passed over on the way to it."""
     passed_over: list[Candidate] = []
     for candidate in rest:
@@ -177,8 +194,8 @@ def _endpoints(candidate: Candidate) -> Sequence[Candidate]:
     return well[:MOST_ENDPOINTS] or candidate.endpoints
 
 
-def _allowed(candidates: Iterable[Candidate], allowed: tuple[str, ...]) -> Iterable[Candidate]:
-    by_name = {c.target: c for c in candidates}
+def _allowed(prospects: Sequence[Prospect], allowed: tuple[str, ...]) -> Sequence[Prospect]:
+    by_name = {prospect.configured: prospect for prospect in prospects}
     strangers = [(i, name) for i, name in enumerate(allowed) if name not in by_name]
     if strangers:
         known = ", ".join(by_name)
@@ -195,11 +212,12 @@ def _allowed(candidates: Iterable[Candidate], allowed: tuple[str, ...]) -> Itera
     return [by_name[name] for name in dict.fromkeys(allowed)]
 
 
-def _able(candidates: Iterable[Candidate], needs: frozenset[Capability]) -> Iterator[Candidate]:
+def _able(prospects: Sequence[Prospect], needs: frozenset[Capability], demand: Demand) -> Iterator[Candidate]:
     """Yield who can do it; where nobody can, raise what the call is told."""
     unable: list[Candidate] = []
     anybody = False
-    for candidate in candidates:
+    for prospect in prospects:
+        candidate = prospect.candidate(demand)
         if needs <= candidate.capabilities:
             anybody = True
             yield candidate

@@ -14,17 +14,13 @@ from router_server.core.budget import Budget
 from router_server.core.experiment import Experiment
 from router_server.core.hedge import Hedging
 from router_server.core.occupancy import Occupancy
-from router_server.core.plan import Candidate, Demand, Strategy, ordered
+from router_server.core.plan import Prospect, Strategy, ordered
 from router_server.core.target import Target, TargetSettings
 from router_server.core.types import StreamRecovery
 
 
-class Destination(Occupancy, Protocol):
+class Destination(Occupancy, Prospect, Protocol):
     """What a route leads to: a `Target`, or one that several endpoints serve."""
-
-    @property
-    def configured(self) -> str:
-        """The name in the configuration."""
 
     @property
     def provider(self) -> str:
@@ -49,9 +45,6 @@ class Destination(Occupancy, Protocol):
     @property
     def available(self) -> bool:
         """Tell whether a call would go there now."""
-
-    def candidate(self, demand: Demand) -> Candidate:
-        """Return it as a plan sees it now, for this call."""
 
 
 @dataclass(frozen=True, slots=True)

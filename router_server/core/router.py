@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from router_server.core.allocation import Allocation
 from router_server.core.attempt import Attempt
@@ -104,7 +104,7 @@ class Router:
         self._routes: Mapping[str, Route] = {
             n: route for route in routes for n in (route.name, *route.aliases)
         }
-        self._checks = checks
+        self._check_soon = checks.soon
         self._settings = settings = settings or RouterSettings()
         unary, stream = settings.unary_deadline, settings.stream_deadline
         self._chats = CallKind(Operation.CHAT, unary, observer, clock)
@@ -210,12 +210,10 @@ class Router:
         recovery = request.routing.stream_recovery or route.stream_recovery
         try:
             with call:
+                plan = await _allotted_plan(call, route) if route.allocation else _plan(call, route)
+                journey = Journey(call, route, plan, self._check_soon)
                 streaming = Streaming(
-                    call,
-                    await self._journey(call, route),
-                    outbox,
-                    recovery,
-                    keep_answer=self._settings.keep_answers,
+                    call, journey, outbox, recovery, keep_answer=self._settings.keep_answers
                 )
                 await streaming.run()
         except Exception as error:  # noqa: BLE001 - the reader gets it, and raises it where it is seen
@@ -226,25 +224,17 @@ class Router:
     async def _first_answer(
         self, call: Call, route: Route, work: Callable[[Attempt], Awaitable[T]]
     ) -> tuple[Attempt, T]:
-        journey = await self._journey(call, route)
+        plan = await _allotted_plan(call, route) if route.allocation else _plan(call, route)
+        journey = Journey(call, route, plan, self._check_soon)
         while True:
             attempt = await journey.next()
-            patience = journey.patience(attempt)
-            race = None if patience is None else Race(journey, attempt, patience)
+            race = None if route.hedging is None else Race(journey, attempt, journey.patience(attempt))
             try:
                 answer = await (paid(attempt, work) if race is None else race.run(work))
             except UpstreamError as error:
                 journey.failed(attempt if race is None else race.leader, error)
                 continue
-            if race is not None:
-                return race.leader, answer
-            journey.timed(attempt)
-            return attempt, answer
-
-    async def _journey(self, call: Call, route: Route) -> Journey:
-        plan = await _allotted_plan(call, route, route.allocation) if route.allocation else _plan(call, route)
-        call.planned(plan, route.providers)
-        return Journey(call, plan, route.endpoints, self._checks.soon, route.hedging)
+            return attempt if race is None else race.leader, answer
 
     def _call(
         self, kind: CallKind, route: Route, request: ChatRequest | EmbedRequest, invocation: Invocation
@@ -296,7 +286,8 @@ def _funds(ledger: Ledger, route: Route, invocation: Invocation) -> Funds:
     return Funds(ledger, budgets)
 
 
-async def _allotted_plan(call: Call, route: Route, allocation: Allocation) -> Plan:
+async def _allotted_plan(call: Call, route: Route) -> Plan:
+    allocation = cast("Allocation", route.allocation)
     for _ in range(2):
         allotment = await allocation.recall(call.request)
         if allotment is None:
@@ -309,12 +300,10 @@ async def _allotted_plan(call: Call, route: Route, allocation: Allocation) -> Pl
 
 
 def _plan(call: Call, route: Route, strategy: Strategy | None = None) -> Plan:
-    request = call.request
-    candidates = (target.candidate(call) for target in route.targets)
     strategy = strategy or route.strategy
     if route.experiment is not None and call.start.arm:
         strategy = route.experiment.strategy(call.start.arm, strategy)
-    return make_plan(candidates, needs_of(request), call, strategy)
+    return make_plan(route.targets, needs_of(call.request), call, strategy)
 
 
 def _model_info(route: Route) -> ModelInfo:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from router_server.core.errors import Outcome
-from router_server.core.plan import Candidate
+from router_server.core.plan import Candidate, Demand, Plan, Strategy, make_plan, ordered
 from router_server.core.provider import Capability
 from router_server.core.types import ChatRequest, EmbedRequest, Operation
 
@@ -30,6 +30,29 @@ class Busy:
     is_full: bool = False
     load: int = 0
     fullness: float = 0.0
+
+
+@dataclass
+class Seen:
+    """A target of which nothing is known but how a plan sees it."""
+
+    view: Candidate
+
+    @property
+    def configured(self) -> str:
+        return self.view.target
+
+    def candidate(self, _demand: Demand) -> Candidate:
+        return self.view
+
+
+def planned(
+    views: Sequence[Candidate],
+    demand: Demand,
+    strategy: Strategy = ordered,
+    needs: frozenset[Capability] = CHAT,
+) -> Plan:
+    return make_plan([Seen(view) for view in views], needs, demand, strategy)
 
 
 def those(names: str, **unwell: Candidate) -> list[Candidate]:

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from router_server.core.affinity import Affinity, by_rendezvous, label_of, user_of
-from router_server.core.plan import Candidate, make_plan
+from router_server.core.plan import Candidate
 from router_server.core.provider import Capability
 from router_server.core.types import ChatRequest, Operation
-from tests.core.asked import CHAT, Asked, cooling, names, those
+from tests.core.asked import CHAT, Asked, cooling, names, planned, those
 
 WEIGHTS = st.dictionaries(st.sampled_from("abcdef"), st.floats(0.1, 10), min_size=2)
 
@@ -64,14 +64,14 @@ def test_a_label_may_be_the_key() -> None:
 
 def test_while_its_place_is_unwell_a_key_has_the_next_one_and_then_its_own_again() -> None:
     affinity = Affinity(user_of, dict.fromkeys("abc", 1.0), lambda candidates, _demand: candidates)
-    usual = names(make_plan(those("abc"), CHAT, of("u"), affinity).order)
+    usual = names(planned(those("abc"), of("u"), affinity).order)
     unwell = {usual[0]: cooling(usual[0])}
-    plan = make_plan(those("abc", **unwell), CHAT, of("u"), affinity)
+    plan = planned(those("abc", **unwell), of("u"), affinity)
     assert (plan.first, names(plan.order)) == (usual[0], usual[1:])
 
 
 def test_capabilities_are_asked_first() -> None:
     affinity = Affinity(user_of, {"a": 1.0, "b": 1.0}, lambda candidates, _demand: candidates)
     able = Candidate("b", frozenset({Capability.CHAT, Capability.TOOLS}))
-    plan = make_plan([*those("a"), able], CHAT | {Capability.TOOLS}, of("u"), affinity)
+    plan = planned([*those("a"), able], of("u"), affinity, CHAT | {Capability.TOOLS})
     assert names(plan.order) == "b"

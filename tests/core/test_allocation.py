@@ -18,12 +18,12 @@ from router_server.core.allocation import (
     unpack,
 )
 from router_server.core.homes import Balance, Homes, HomesByPreference, HomesByShare
-from router_server.core.plan import Candidate, Plan, Strategy, make_plan, ordered
+from router_server.core.plan import Candidate, Plan, Strategy, ordered
 from router_server.core.provider import Capability
 from router_server.core.strategies import Balanced, Choice, LowestCost
 from router_server.core.types import ChatRequest, Operation, Routing
 from router_server.state.memory import MemoryStore
-from tests.core.asked import CHAT, Asked, Busy, cooling, opened, those
+from tests.core.asked import CHAT, Asked, Busy, cooling, opened, planned, those
 
 SHARES = {"a": 0.8, "b": 0.2}
 IDLE = Balance({name: Busy() for name in "abc"}, ordered)
@@ -55,7 +55,7 @@ class Route:
         request = ChatRequest("r", (), routing=Routing(**routing), user_id=user)  # type: ignore[arg-type]
         allotment = await self.allocation.recall(request)
         demand = Asked(Operation.CHAT, 10, request)
-        plan = make_plan(those("abc", **self.unwell), CHAT, demand, allotment or ordered)
+        plan = planned(those("abc", **self.unwell), demand, allotment or ordered)
         assert allotment is None or await self.allocation.keep(allotment)
         return plan
 
@@ -138,11 +138,10 @@ async def test_a_call_that_home_cannot_take_says_nothing_of_where_the_user_belon
     assert await route.asked(allowed_targets=("c",)) == "c"
     request = ChatRequest("r", (), user_id="u")
     allotment = await route.allocation.recall(request)
-    assert allotment is not None
     able = Candidate("b", CHAT | {Capability.TOOLS})
-    plan = make_plan(
-        [*those("a"), able, *those("c")], CHAT | {Capability.TOOLS}, Asked(request=request), allotment
-    )
+    seen = [*those("a"), able, *those("c")]
+    assert allotment is not None
+    plan = planned(seen, Asked(request=request), allotment, CHAT | {Capability.TOOLS})
     assert plan.first == "b"
     assert await route.allocation.keep(allotment)
     assert await route.asked() == "a"

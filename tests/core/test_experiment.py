@@ -8,9 +8,9 @@ import pytest
 
 from router_server.core.affinity import user_of
 from router_server.core.experiment import CONTROL, Experiment
-from router_server.core.plan import make_plan, ordered
+from router_server.core.plan import ordered
 from router_server.core.types import ChatRequest, Routing
-from tests.core.asked import CHAT, Asked, names, opened, those
+from tests.core.asked import Asked, names, opened, planned, those
 
 
 def of(user: str = "", **routing: object) -> ChatRequest:
@@ -20,7 +20,7 @@ def of(user: str = "", **routing: object) -> ChatRequest:
 def order(arm: str, candidates: str = "abn", **unwell: object) -> str:
     experiment = Experiment("new", "n", 0.5, lambda: 0.0)
     seen = those(candidates, **unwell)  # type: ignore[arg-type]
-    return names(make_plan(seen, CHAT, Asked(), experiment.strategy(arm, ordered)).order)
+    return names(planned(seen, Asked(), experiment.strategy(arm, ordered)).order)
 
 
 def test_chance_gives_its_share_to_the_new_arm() -> None:

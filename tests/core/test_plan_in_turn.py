@@ -2,59 +2,71 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import pytest
 
 from router_server.core.errors import Outcome, Reason, RouterError
 from router_server.core.hedge import Hedging
-from router_server.core.plan import Candidate, make_plan, next_well
+from router_server.core.plan import Candidate, Demand, make_plan, next_well
 from router_server.core.provider import Capability
 from router_server.core.target import TargetSettings
-from router_server.core.types import EmbedRequest, Operation, Usage
+from router_server.core.types import ChatRequest, EmbedRequest, Operation, Routing, Usage
 from tests.clock import virtual_time
-from tests.core.asked import CHAT, Asked, names, opened, those
+from tests.core.asked import CHAT, Asked, Seen, names, opened, planned, those
 from tests.core.scripted import ALL, Act, Rig, ask, done, fails, invocation, rig, said
 
 HELLO: Sequence[Act] = [said("hello"), done(Usage(3, 2))]
 
 
-class Looked:
-    """Candidates that tell who was looked at."""
+class Looks:
+    """Targets that tell who was looked at."""
 
-    def __init__(self, candidates: Sequence[Candidate]) -> None:
+    def __init__(self, views: Sequence[Candidate]) -> None:
         self.at = ""
-        self._candidates = candidates
+        self.targets = [Looked(view, self) for view in views]
 
-    def __iter__(self) -> Iterator[Candidate]:
-        for candidate in self._candidates:
-            self.at += candidate.target
-            yield candidate
+
+@dataclass
+class Looked(Seen):
+    looks: Looks
+
+    def candidate(self, demand: Demand) -> Candidate:
+        self.looks.at += self.configured
+        return super().candidate(demand)
 
 
 def test_a_plan_looks_no_further_than_to_the_first_who_is_well() -> None:
-    looked = Looked(those("abcdef", a=opened("a"), d=opened("d")))
-    plan = make_plan(looked, CHAT, Asked())
+    looks = Looks(those("abcdef", a=opened("a"), d=opened("d")))
+    plan = make_plan(looks.targets, CHAT, Asked())
     assert (plan.first, names(plan.order), [s.target for s in plan.skipped]) == ("a", "b", ["a"])
-    assert looked.at == "ab"
+    assert looks.at == "ab"
     well, passed_over = next_well(plan.rest)
-    assert (names(well), names(passed_over), looked.at) == ("c", "", "abc")
+    assert (names(well), names(passed_over), looks.at) == ("c", "", "abc")
     well, passed_over = next_well(plan.rest)
-    assert (names(well), names(passed_over), looked.at) == ("e", "d", "abcde")
+    assert (names(well), names(passed_over), looks.at) == ("e", "d", "abcde")
 
 
 def test_where_nobody_is_well_everybody_is_looked_at() -> None:
-    looked = Looked(those("abc", a=opened("a"), b=opened("b"), c=opened("c")))
-    plan = make_plan(looked, CHAT, Asked())
-    assert (looked.at, plan.last_resort, names(plan.order)) == ("abc", True, "a")
+    looks = Looks(those("abc", a=opened("a"), b=opened("b"), c=opened("c")))
+    plan = make_plan(looks.targets, CHAT, Asked())
+    assert (looks.at, plan.last_resort, names(plan.order)) == ("abc", True, "a")
     assert next_well(plan.rest) == ((), [])
+
+
+@pytest.mark.parametrize(("views", "routing"), [("a", Routing()), ("ab", Routing(allow_failover=False))])
+def test_who_is_alone_has_nobody_behind_him(views: str, routing: Routing) -> None:
+    looks = Looks(those(views))
+    plan = make_plan(looks.targets, CHAT, Asked(request=ChatRequest("r", (), routing=routing)))
+    assert (names(plan.order), [*plan.rest], looks.at) == ("a", [], "a")
 
 
 def test_vectors_of_another_space_are_never_next() -> None:
     embeds = frozenset({Capability.EMBED})
-    candidates = [Candidate(name, embeds, space=space) for name, space in ("ax", "by", "cx")]
+    views = [Candidate(name, embeds, space=space) for name, space in ("ax", "by", "cx")]
     asked = Asked(Operation.EMBED, request=EmbedRequest("r", ("text",)))
-    plan = make_plan(candidates, embeds, asked)
+    plan = planned(views, asked, needs=embeds)
     assert names(plan.order) == "a"
     assert [c.target for c in plan.rest] == ["c"]
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from router_server.core.errors import Outcome
 from router_server.core.observer import AttemptRecord, AttemptStart
-from router_server.core.plan import Candidate, Demand, make_plan
+from router_server.core.plan import Candidate, Demand
 from router_server.core.speeds import SpeedBoard
 from router_server.core.strategies import (
     EXPLORED,
@@ -25,7 +25,7 @@ from router_server.core.strategies import (
     Rank,
 )
 from router_server.core.types import ChatRequest, EmbedRequest, Generation, Operation, Routing
-from tests.core.asked import CHAT, Asked, Busy, cooling, names, opened, those
+from tests.core.asked import CHAT, Asked, Busy, cooling, names, opened, planned, those
 
 WEIGHTS = st.dictionaries(st.sampled_from("abcdef"), st.integers(1, 9).map(float), min_size=1, max_size=4)
 
@@ -223,7 +223,7 @@ def test_who_is_unwell_is_passed_over_and_comes_after_the_others() -> None:
     choice = turns(fallback="f")
     seen = those("abcf", a=cooling("a"), b=opened("b"))
     assert [names(choice(seen, Asked())) for _ in range(2)] == ["cabf", "cabf"]
-    plan = make_plan(seen, CHAT, Asked(), choice)
+    plan = planned(seen, Asked(), choice)
     assert (plan.first, names(plan.order), [s.target for s in plan.skipped]) == ("c", "cf", ["a", "b"])
 
 
@@ -239,16 +239,16 @@ def test_who_has_no_place_free_is_passed_over_while_another_has() -> None:
 
 def test_where_all_are_unwell_the_least_bad_is_tried_once() -> None:
     soon = Candidate("b", CHAT, blocked=Outcome.CIRCUIT_OPEN, ready_in=1.0)
-    plan = make_plan(those("abc", a=opened("a"), b=soon, c=cooling("c")), CHAT, Asked(), turns())
+    plan = planned(those("abc", a=opened("a"), b=soon, c=cooling("c")), Asked(), turns())
     assert (names(plan.order), plan.last_resort) == ("b", True)
-    plan = make_plan(those("ac", a=cooling("a"), c=cooling("c")), CHAT, Asked(), turns())
+    plan = planned(those("ac", a=cooling("a"), c=cooling("c")), Asked(), turns())
     assert plan.order == ()
 
 
 def test_fallback_is_asked_in_its_order_after_all_others() -> None:
     choice = turns(fallback="ef")
     assert [names(choice(those("abef"), Asked())) for _ in range(2)] == ["abef", "baef"]
-    plan = make_plan(those("abef", a=opened("a"), b=opened("b")), CHAT, Asked(), choice)
+    plan = planned(those("abef", a=opened("a"), b=opened("b")), Asked(), choice)
     assert (plan.first, names(plan.order)) == ("a", "ef"), "an answer of e is a fallback"
 
 
@@ -259,15 +259,15 @@ def routed(**routing: object) -> Asked:
 def test_who_names_targets_gets_them_in_that_order_and_takes_nobodys_turn() -> None:
     choice = turns()
     named = routed(allowed_targets=("b", "a"))
-    assert [names(make_plan(those("abc"), CHAT, named, choice).order) for _ in range(3)] == ["ba"] * 3
-    assert make_plan(those("abc"), CHAT, Asked(), choice).first == "a"
+    assert [names(planned(those("abc"), named, choice).order) for _ in range(3)] == ["ba"] * 3
+    assert planned(those("abc"), Asked(), choice).first == "a"
 
 
 def test_without_failover_the_pick_is_alone() -> None:
     choice = turns()
     alone = routed(allow_failover=False)
     seen = those("abc", b=opened("b"))
-    assert [names(make_plan(seen, CHAT, alone, choice).order) for _ in range(3)] == ["a", "c", "a"]
+    assert [names(planned(seen, alone, choice).order) for _ in range(3)] == ["a", "c", "a"]
 
 
 @settings(deadline=None)
