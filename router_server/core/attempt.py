@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
 from typing import TypeVar, cast
 
@@ -36,8 +36,9 @@ from router_server.core.observer import AttemptObservation, AttemptRecord
 from router_server.core.options import options_for
 from router_server.core.provider import UpstreamChat, UpstreamEmbed
 from router_server.core.quotas import Reservation
+from router_server.core.reading import Reading, Reads, Sink
 from router_server.core.target import Target
-from router_server.core.types import ChatRequest, EmbedRequest, Json, StreamItem, Usage
+from router_server.core.types import ChatRequest, EmbedRequest, Json, Usage
 
 T = TypeVar("T")
 
@@ -162,43 +163,25 @@ class Attempt:
         finally:
             self._timers.runs(None)
 
-    async def read(
-        self,
-        stream: AsyncGenerator[Sequence[StreamItem], None],
-        sink: Callable[[Sequence[StreamItem]], Awaitable[None]],
-    ) -> None:
+    async def read(self, stream: Reads, sink: Sink) -> None:
         """Hand everything that ``stream`` yields to ``sink``, within the first-token and idle limits.
-
-        The timers run only while the upstream is being read: a slow ``sink`` is not a slow upstream.
 
         Raises:
             UpstreamError: TIMEOUT, or what the stream raises.
         """
-        now, deadline = asyncio.get_running_loop().time, self.call.deadline
         request = cast("ChatRequest", self.call.request)
         reasoning, wished = request.generation.reasoning_effort, request.routing.first_token_timeout
         timer = self._timers.first_token(reasoning is not None, wished)
-        since, cutoff, idle = now(), Cutoff(timer.limit), 0.0
+        reading = Reading(self._timers, timer, self.call.deadline, self.measures, self._saw_token)
+        latest = reading.since + min(timer.configured, wished or timer.configured)
+        self._timers.runs(reading.cutoff, latest)
         try:
             async with aclosing(stream):
-                with cutoff:
-                    self._timers.runs(cutoff, since + min(timer.configured, wished or timer.configured))
-                    async for items in stream:
-                        cutoff.reschedule(None)
-                        self._saw_token()
-                        await sink(items)
-                        since = now()
-                        idle = self._timers.idle(since, finished=self.measures.finish_reason is not None)
-                        cutoff.reschedule(min(idle, deadline.at))
+                await reading.run(stream, sink)
         except TimeoutError:
-            if not cutoff.due:
+            if not reading.cutoff.due:
                 raise
-            if not idle:
-                raise self._timed_out(
-                    timer, now() - since, Phase.FIRST_TOKEN, "first_token_timeout"
-                ) from None
-            timer = Timer(min(idle, deadline.at) - since, idle - since)
-            raise self._timed_out(timer, now() - since, Phase.STREAM, "idle_timeout") from None
+            raise self._late(reading, timer) from None
         finally:
             self._timers.runs(None)
 
@@ -240,15 +223,20 @@ class Attempt:
         patience = math.inf if limiter.paused else limiter.limits.queue_timeout
         return self._timers.queue(patience).limit
 
-    def _saw_token(self) -> None:
-        self._tell_engine()
-        if self.measures.saw_token(self.call.clock()) and self._place is not None:
+    def _saw_token(self, now: float) -> None:
+        if self._engine is not None:
+            self._engine.progress += 1
+        if self.measures.saw_token(now) and self._place is not None:
             waited = self.measures.time_to_first_token or 0.0
             self._place.began(self.target.pace, self.call.prompt_tokens, waited)
 
-    def _tell_engine(self) -> None:
-        if self._engine is not None:
-            self._engine.progress += 1
+    def _late(self, reading: Reading, first: Timer) -> UpstreamError:
+        ran = self.call.clock() - reading.since
+        if not reading.idle:
+            return self._timed_out(first, ran, Phase.FIRST_TOKEN, "first_token_timeout")
+        until = min(reading.idle, self.call.deadline.at)
+        timer = Timer(until - reading.since, reading.idle - reading.since)
+        return self._timed_out(timer, ran, Phase.STREAM, "idle_timeout")
 
     def _timed_out(self, timer: Timer, ran: float, phase: Phase, reason: str) -> UpstreamError:
         return UpstreamError(Outcome.TIMEOUT, reason, phase=phase, blameless=not timer.blames_upstream(ran))
@@ -285,7 +273,8 @@ class Attempt:
         effect = self._effect(failure)
         self._tell_breaker(effect, failure, leave)
         if failure is None:
-            self._tell_engine()
+            if self._engine is not None:
+                self._engine.progress += 1
             self.target.cooldown.answered()
             self.target.upstream.healthy = self.target.upstream.healthy or None
         else:

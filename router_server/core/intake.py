@@ -69,11 +69,17 @@ class Intake:
         deltas: list[Delta] = []
         for item in items:
             if isinstance(item, Delta):
-                self._delta(item, deltas)
+                if self.finish_reason is not None:
+                    raise UpstreamError(Outcome.MALFORMED, "delta_after_finish")
+                if item.text or _says_something(item):
+                    self._characters += len(item.text)
+                    deltas.append(item)
             elif isinstance(item, Finish):
                 self._finished(item)
             else:
                 self._report(item)
+        if self._deltas is not None:
+            self._deltas.extend(deltas)
         return deltas
 
     def check_finished(self) -> FinishReason:
@@ -86,16 +92,6 @@ class Intake:
             raise UpstreamError(Outcome.MALFORMED, "no_finish_reason")
         return self.finish_reason
 
-    def _delta(self, delta: Delta, deltas: list[Delta]) -> None:
-        if self.finish_reason is not None:
-            raise UpstreamError(Outcome.MALFORMED, "delta_after_finish")
-        if not (delta.text or delta.tool_call_id or delta.tool_name or delta.opaque_state or delta.logprobs):
-            return
-        self._characters += len(delta.text)
-        if self._deltas is not None:
-            self._deltas.append(delta)
-        deltas.append(delta)
-
     def _finished(self, finish: Finish) -> None:
         if self.finish_reason is not None:
             raise UpstreamError(Outcome.MALFORMED, "finished_twice")
@@ -105,6 +101,10 @@ class Intake:
         self.usage = report.usage or self.usage
         self.reported_model = report.model or self.reported_model
         self.engine = report.engine or self.engine
+
+
+def _says_something(delta: Delta) -> bool:
+    return bool(delta.tool_call_id or delta.tool_name or delta.opaque_state or delta.logprobs)
 
 
 def assemble(deltas: Sequence[Delta]) -> Message:

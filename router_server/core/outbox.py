@@ -45,7 +45,7 @@ class Outbox:
         self._closed = False
         self._error: BaseException | None = None
         self._filled = Flag()
-        self._room = Flag()
+        self._room: Flag | None = None
         self._hurry = Flag()
 
     @property
@@ -54,12 +54,11 @@ class Outbox:
         return self._size
 
     def add(self, events: Sequence[StreamEvent]) -> None:
-        """Add ``events``, however full the buffer is."""
-        if events:
-            self._events.extend(events)
-            for event in events:
-                self._size += size_of(event)
-            self._filled.set()
+        """Add ``events``, at least one, however full the buffer is."""
+        self._events.extend(events)
+        for event in events:
+            self._size += size_of(event)
+        self._filled.set()
 
     @property
     def full(self) -> bool:
@@ -74,14 +73,16 @@ class Outbox:
             TimeoutError: ``patience`` ended first.
         """
         self._hurry.set()
-        self._room.clear()
+        self._room = room = Flag()
         try:
             async with asyncio.timeout(min(self._stall, patience)):
-                await self._room.wait()
+                await room.wait()
         except TimeoutError:
             if patience < self._stall:
                 raise
             raise ReaderStalledError from None
+        finally:
+            self._room = None
 
     def close(self, error: BaseException | None = None) -> None:
         """Nothing follows; the reader gets what is buffered, then ``error`` if there is one."""
@@ -117,13 +118,15 @@ class Outbox:
             BaseException: what the outbox was closed with, after everything was taken.
         """
         events = self._first()
-        self._room.set()
-        if not self._closed and not self._events:
-            self._filled.clear()
-            self._hurry.clear()
+        if self._room is not None:
+            self._room.set()
+        if not (self._closed or self._events):
+            self._filled.is_set = self._hurry.is_set = False
+        if len(events) == 1:
+            return events
         if not events and self._error is not None:
             self._fail()
-        return events if len(events) == 1 else merged_events(events)
+        return merged_events(events)
 
     def discard(self) -> None:
         """Forget everything: the reader takes no more."""

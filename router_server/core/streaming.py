@@ -6,7 +6,7 @@ call's recovery decides whether the next target starts over, continues, or nobod
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import cast
 
@@ -16,12 +16,13 @@ from router_server.core.errors import Outcome, Phase, Reason, RouterError, Upstr
 from router_server.core.intake import Intake
 from router_server.core.journey import Journey
 from router_server.core.outbox import Outbox, ReaderStalledError
-from router_server.core.provider import Capability
+from router_server.core.provider import Capability, Take
 from router_server.core.race import Race
+from router_server.core.reading import Reads
 from router_server.core.record import replace
 from router_server.core.results import Trail
 from router_server.core.stream import StreamMachine, may_resume
-from router_server.core.types import ChatRequest, FinishReason, StreamItem, StreamRecovery, Usage
+from router_server.core.types import ChatRequest, Delta, FinishReason, StreamItem, StreamRecovery, Usage
 from router_server.core.verdict import deadline_error, interrupted
 
 _CLIENT_ERRORS = range(400, 500)
@@ -119,9 +120,7 @@ class Streaming:
     async def _read(self, race: Race, attempt: Attempt) -> FinishReason:
         provider = attempt.target.upstream.provider
         request, continuation = self._continued(attempt) if self._resuming else (self._request, None)
-        stream = cast(
-            "AsyncGenerator[Sequence[StreamItem], None]", provider.stream(attempt.chat(request, continuation))
-        )
+        stream = cast("Reads", provider.stream(attempt.chat(request, continuation)))
         intake = Intake(keep_deltas=self._keep_answer)
         try:
             await attempt.read(stream, partial(self._take, race, attempt, intake))
@@ -143,24 +142,34 @@ class Streaming:
     def _kept_tokens(self) -> int:
         return self._kept.output_tokens or self._machine.delivered_tokens
 
-    async def _take(self, race: Race, attempt: Attempt, intake: Intake, items: Sequence[StreamItem]) -> None:
+    async def _take(
+        self, race: Race, attempt: Attempt, intake: Intake, items: Sequence[StreamItem]
+    ) -> Take | None:
         deltas = intake.take(items)
         attempt.measures.finish_reason = intake.finish_reason
         if race.winner is not attempt:
             if not deltas:
-                return
+                return None
             await race.won(attempt)
             self._running = attempt
         if intake.reported_model:
             self._call.answering(attempt.target, intake.reported_model)
-        events = self._machine.take(deltas, self._trail)
-        if not events:
-            return
-        if self._call.first_delta_at is None:
-            self._call.first_delta_at = self._call.clock()
-        self._outbox.add(events)
-        if self._outbox.full:
+        if not self._hand_on(deltas):
             await self._until_there_is_room()
+        return partial(self._take_at_once, attempt, intake)
+
+    def _take_at_once(self, attempt: Attempt, intake: Intake, items: Sequence[StreamItem]) -> bool:
+        deltas = intake.take(items)
+        attempt.measures.finish_reason = intake.finish_reason
+        return self._hand_on(deltas)
+
+    def _hand_on(self, deltas: Sequence[Delta]) -> bool:
+        """Put what ``deltas`` make into the outbox; tell whether there is room for more."""
+        if deltas:
+            self._outbox.add(self._machine.take(deltas, self._trail))
+            if self._call.first_delta_at is None:
+                self._call.first_delta_at = self._call.clock()
+        return not self._outbox.full
 
     async def _until_there_is_room(self) -> None:
         try:

@@ -24,7 +24,7 @@ _CONTINUED: Final = range(100, 200)
 class DirectResponse:
     """An answer whose headers have arrived."""
 
-    __slots__ = ("_connection", "content", "headers", "status")
+    __slots__ = ("connection", "content", "headers", "status")
 
     def __init__(
         self, status: int, headers: Mapping[str, str], content: aiohttp.StreamReader, connection: Connection
@@ -32,7 +32,7 @@ class DirectResponse:
         self.status = status
         self.headers = headers
         self.content = content
-        self._connection: Connection | None = connection
+        self.connection: Connection | None = connection
 
     @property
     def content_type(self) -> str:
@@ -41,7 +41,7 @@ class DirectResponse:
 
     def close(self) -> None:
         """Give the connection back if the whole body has arrived, else drop it at once; may be repeated."""
-        connection, self._connection = self._connection, None
+        connection, self.connection = self.connection, None
         if connection is None:
             return
         if self.content.is_eof():

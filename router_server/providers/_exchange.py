@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import aiohttp
@@ -16,14 +16,11 @@ import aiohttp
 from router_server.core.errors import Outcome, UpstreamError
 from router_server.providers._direct import DirectResponse
 from router_server.providers._failure import transport_failure
+from router_server.providers._tap import READ_BYTES, Tap
 
 _FAREWELL_SECONDS: Final = 0.1
 """How long the end of a body may lag behind the end of its content before the connection is given up: the
 two usually come in one packet, or in two that follow each other."""
-
-
-_READ_BYTES: Final = 64 * 1024
-"""Of a stream at once: what an upstream sent in one burst must not all be held twice by a slow reader."""
 
 
 class AbruptResponse(aiohttp.ClientResponse):
@@ -77,12 +74,37 @@ class Exchange:
         """
         content = self._response.content
         try:
-            while not (chunk := await content.read(_READ_BYTES)):
+            while not (chunk := await content.read(READ_BYTES)):
                 if content.at_eof():
                     return b""
         except (aiohttp.ClientError, OSError) as error:
             raise transport_failure(error) from None
         return chunk
+
+    async def pour(self, take: Callable[[bytes], bool]) -> bool:
+        """Give ``take`` what arrives, the moment that it does, for as long as it takes more.
+
+        Returns:
+            True: it takes no more. False: nothing more comes this way; how the body ended, `read` tells.
+
+        Raises:
+            Exception: what ``take`` raised.
+        """
+        connection = self._response.connection
+        if connection is None or connection.transport is None or connection.protocol is None:
+            return False
+        tap = Tap(connection.transport, connection.protocol, self._response.content, take)
+        try:
+            await tap.closed
+        finally:
+            tap.close()
+            error, tap.error = tap.error, None
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del error
+        return tap.closed.result()
 
     async def read_all(self, limit: int) -> bytes:
         """Return the whole body.

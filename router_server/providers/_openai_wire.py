@@ -5,10 +5,10 @@ Providers hold one and hand their calls to it. Refuses to know where the server 
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 
 from router_server.core.errors import Outcome, UpstreamError
-from router_server.core.provider import UpstreamChat, UpstreamEmbed
+from router_server.core.provider import Take, UpstreamChat, UpstreamEmbed
 from router_server.core.types import Answer, Embeddings, StreamItem
 from router_server.providers._exchange import Exchange
 from router_server.providers._http import MAX_ERROR_BYTES, HttpClient
@@ -33,7 +33,7 @@ class OpenAIWire:
             await self._http.post("/chat/completions", body, _headers(call), call.connect_timeout)
         )
 
-    async def stream(self, call: UpstreamChat) -> AsyncGenerator[Sequence[StreamItem], None]:
+    async def stream(self, call: UpstreamChat) -> AsyncGenerator[Sequence[StreamItem], Take | None]:
         """Yield the answer as it arrives, one yield for each read that completed an event.
 
         Comments are no events: a server that only keeps its connection alive is silent.
@@ -44,7 +44,10 @@ class OpenAIWire:
                 raise await _not_a_stream(exchange)
             parser, answer = EventParser(), StreamedAnswer()
             while not answer.done and (items := await _read(exchange, parser, answer)) is not None:
-                yield items
+                take = yield items
+                while take and await exchange.pour(_onwards(parser, answer, take)) and not answer.done:
+                    take = yield ()
+                del take  # it knows the call, and an error of the next read's would keep it
             if answer.done:
                 await exchange.read_farewell()
             elif events := parser.close():
@@ -64,6 +67,16 @@ class OpenAIWire:
         body = embed_body(call)
         answer = await self._http.post("/embeddings", body, call.headers, call.connect_timeout)
         return read_embeddings(answer, len(call.request.inputs), call.request.dimensions)
+
+
+def _onwards(parser: EventParser, answer: StreamedAnswer, take: Take) -> Callable[[bytes], bool]:
+    """Return what makes of bytes what ``take`` takes."""
+
+    def onwards(data: bytes) -> bool:
+        events = parser.feed(data)
+        return not events or (take(answer.take(events)) and not answer.done)
+
+    return onwards
 
 
 async def _read(

@@ -67,7 +67,7 @@ class Repeats:
     def _unquoted(self, texts: list[bytes]) -> list[str]:
         """Return ``texts`` without escapes; none of them if one is no JSON, which the decoder will tell."""
         try:
-            read = _TEXTS.decode(b'["%s"]' % b'","'.join(texts))
+            read = _TEXTS.decode(b'["' + b'","'.join(texts) + b'"]')
         except (msgspec.DecodeError, UnicodeDecodeError):
             return []
         self._lessons = _LESSONS

@@ -34,6 +34,7 @@ from router_server.providers._openai_wire_shapes import (
 from router_server.providers._openai_wire_tools import ToolCalls
 
 _DONE: Final = b"[DONE]"
+_TEXT: Final = DeltaKind.TEXT
 
 
 class StreamedAnswer:
@@ -54,7 +55,7 @@ class StreamedAnswer:
         self._report_model = False
         self._repeats = Repeats(_text_of)
         self._run_part = -1
-        self._run_kind = DeltaKind.TEXT
+        self._run_kind = _TEXT
         self._run_texts: list[str] = []
         self._run_id = ""
         self._run_name = ""
@@ -66,15 +67,18 @@ class StreamedAnswer:
         Raises:
             UpstreamError: MALFORMED, or what an error object among them means.
         """
+        texts = [] if self.finished else self._repeats.read(events, 0)
+        if texts and len(texts) == len(events) and _TEXT in self._parts:  # as nearly always
+            return [Delta(self._parts[_TEXT], _TEXT, "".join(texts))]
         at = 0
         while at < len(events) and not self.done:
-            texts = [] if self.finished else self._repeats.read(events, at)
             if texts:
-                self._add_text(DeltaKind.TEXT, "".join(texts))
+                self._add_text(_TEXT, "".join(texts))
                 at += len(texts)
             else:
                 self._take_event(events[at])
                 at += 1
+            texts = [] if self.finished else self._repeats.read(events, at)
         return self._flush()
 
     def end(self) -> None:
@@ -136,7 +140,7 @@ class StreamedAnswer:
 
     def _take_delta(self, delta: WireMessage) -> None:
         if delta.content:
-            self._add_text(DeltaKind.TEXT, delta.content)
+            self._add_text(_TEXT, delta.content)
         reasoning = delta.reasoning_content or delta.reasoning
         if reasoning:
             self._add_text(DeltaKind.REASONING, reasoning)
@@ -162,7 +166,7 @@ class StreamedAnswer:
 
     def _take_logprobs(self, logprobs: tuple[TokenLogprob, ...]) -> None:
         if self._run_part < 0:
-            self._add_text(DeltaKind.TEXT, "")
+            self._add_text(_TEXT, "")
         self._run_logprobs.extend(logprobs)
 
     def _new_part(self) -> int:

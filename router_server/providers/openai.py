@@ -16,6 +16,7 @@ from router_server.core.provider import (
     Provider,
     ProviderKind,
     Surroundings,
+    Take,
     UpstreamChat,
     UpstreamEmbed,
 )
@@ -110,7 +111,7 @@ class OpenAIProvider:
         """Return the whole answer."""
         return await self._wire.chat(call)
 
-    def stream(self, call: UpstreamChat) -> AsyncGenerator[Sequence[StreamItem], None]:
+    def stream(self, call: UpstreamChat) -> AsyncGenerator[Sequence[StreamItem], Take | None]:
         """Yield the answer as it arrives."""
         return self._wire.stream(call)
 

@@ -23,6 +23,7 @@ from router_server.core.provider import (
     Provider,
     ProviderKind,
     Surroundings,
+    Take,
     UpstreamChat,
     UpstreamEmbed,
 )
@@ -83,14 +84,16 @@ class VllmProvider:
                 raise
         return await self._wire.chat(self._understood(call))
 
-    def stream(self, call: UpstreamChat) -> AsyncGenerator[Sequence[StreamItem], None]:
+    def stream(self, call: UpstreamChat) -> AsyncGenerator[Sequence[StreamItem], Take | None]:
         """Yield the answer as it arrives."""
         understood = self._understood(call)
         return (
             self._stream_with_priority(understood) if understood.priority else self._wire.stream(understood)
         )
 
-    async def _stream_with_priority(self, call: UpstreamChat) -> AsyncGenerator[Sequence[StreamItem], None]:
+    async def _stream_with_priority(
+        self, call: UpstreamChat
+    ) -> AsyncGenerator[Sequence[StreamItem], Take | None]:
         try:
             async with aclosing(self._wire.stream(call)) as reads:
                 async for items in reads:

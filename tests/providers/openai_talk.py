@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import AsyncIterable, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from router_server.core.errors import UpstreamError
 from router_server.core.provider import Provider, UpstreamChat
+from router_server.core.reading import Reads
 from router_server.core.types import (
     ChatRequest,
     Delta,
@@ -115,9 +118,21 @@ def _add(whole: Assembled, delta: Delta) -> None:
     whole.parts[delta.part_index] = (kind, text + delta.text, call_id, name)
 
 
-async def collect(reads: AsyncIterable[Sequence[StreamItem]]) -> Assembled:
-    """Read a stream to its end and put it together."""
-    return assemble([item async for read in reads for item in read])
+async def collect(reads: AsyncIterator[Sequence[StreamItem]]) -> Assembled:
+    """Read a stream to its end and put it together: the first read is awaited, others may be handed over.
+
+    It says to every other one that it wants to be awaited again.
+    """
+    stream, items, turns = cast("Reads", reads), list(await anext(reads)), itertools.cycle((True, False))
+
+    def take(read: Sequence[StreamItem]) -> bool:
+        items.extend(read)
+        return next(turns)
+
+    with suppress(StopAsyncIteration):
+        while True:
+            items += await stream.asend(take)
+    return assemble(items)
 
 
 async def stream(provider: Provider, upstream_call: UpstreamChat | None = None) -> Assembled:

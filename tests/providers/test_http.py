@@ -125,7 +125,7 @@ async def test_no_key_in_a_repr_or_a_log(
 async def test_nagle_is_off(upstream: Upstream, client: HttpClient) -> None:
     upstream.then((*SSE_HEAD, End.STALL))
     exchange = await client.open("/chat", b"{}", {}, 5.0)
-    connection: aiohttp.connector.Connection | None = exchange._response._connection
+    connection: aiohttp.connector.Connection | None = exchange._response.connection
     assert connection is not None
     assert connection.transport is not None
     sock = connection.transport.get_extra_info("socket")
