@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from math import ceil
 from random import getrandbits
 from urllib.parse import quote
@@ -41,8 +42,8 @@ def new_rpc(metadata: Mapping[str, str]) -> Rpc:
     """Return a new RPC: under the caller's request id if that is a sane one, else under the call's."""
     # Unique, not secret. uuid4 asks the system, and every such wait lets other threads take the interpreter.
     call_id = f"{getrandbits(128):032x}"
-    asked = metadata.get(REQUEST_ID, "")
-    return Rpc(request_id=asked if _REQUEST_ID.fullmatch(asked) else call_id, call_id=call_id)
+    asked = metadata.get(REQUEST_ID)
+    return Rpc(asked if asked and _REQUEST_ID.fullmatch(asked) else call_id, call_id)
 
 
 def identity(rpc: Rpc) -> Metadata:
@@ -73,6 +74,7 @@ def _answered_by(trail: Trail | None) -> Metadata:
     return (*target, ("x-fallback-model", _ascii(trail.upstream_model))) if trail.fallback else target
 
 
+@lru_cache(maxsize=256)  # `quote` takes 5,000 instructions, and there are as many names as targets
 def _ascii(value: str) -> str:
     """Escape what metadata may not hold: gRPC takes printable ASCII, a configuration may name anything."""
     return quote(value, safe=_PRINTABLE)

@@ -28,7 +28,6 @@ DIRECT: Final = "direct"
 """The route of calls that name a provider and a model, and their target in every label."""
 
 _NANO = 1e-9
-_NOTHING_USED: Final = Usage()
 _OK: Final = Outcome.OK
 _RATE_LIMITED: Final = Outcome.RATE_LIMITED
 _EMBED: Final = Operation.EMBED
@@ -45,7 +44,19 @@ class _Usual:
     attempts: Sum
     queue_wait: Series
     duration: Series
+    generated: _Generated | None
+    """None where vectors are made."""
     used: _Used | None = None
+    rate: Series | None = None
+    cost: Sum | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Generated:
+    labels: tuple[Label, ...]
+    """The values of `conventions.UPSTREAM_LABELS`, and what was generated."""
+    input: Sum
+    output: Sum
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,14 +105,14 @@ class AttemptMetrics:
         usual.queue_wait.add(record.queue_wait)
         usual.duration.add(record.duration, span)
         if usage is not None:
-            self._spent(usage, usual, embeds=record.start.operation is _EMBED, span=span)
+            self._spent(usage, usual, span)
         if record.start.hedge:
             won = semconv.WON[record.outcome is _OK]
             self._hedges.add(1, (record.start.route, usual.labels[0], won))
         if record.outcome is _RATE_LIMITED:
             self._rate_limited.add(1, usual.labels[:1])
-        if record.start.operation is not _EMBED:
-            self._generation(record, usual, span)
+        if usual.generated is not None:
+            self._generation(record, usual, usual.generated, span)
 
     def _of(self, record: AttemptRecord) -> _Usual:
         start = record.start
@@ -125,29 +136,37 @@ class AttemptMetrics:
         target = DIRECT if start.route == DIRECT else start.target
         labels, upstream = (target, start.endpoint or None), _upstream(start)
         error = None if outcome is _OK else outcome.value
-        durations = self._embeddings if start.operation is _EMBED else self._inference
+        embeds = start.operation is _EMBED
+        durations = self._embeddings if embeds else self._inference
         return _Usual(
             labels,
             upstream,
             self._attempts.series((*labels, outcome.value)),
             self._queue_wait.series((target,)),
             durations.series((*upstream, error)),
+            None if embeds else self._begin_generation((*upstream, semconv.MODALITY_UNKNOWN)),
         )
 
-    def _spent(self, usage: Usage, usual: _Usual, *, embeds: bool, span: SpanContext | None) -> None:
+    def _begin_generation(self, labels: tuple[Label, ...]) -> _Generated:
+        # At 0 as well: the conventions want a series for failed attempts too.
+        return _Generated(labels, self._used_input.series(labels), self._used_output.series(labels))
+
+    def _spent(self, usage: Usage, usual: _Usual, span: SpanContext | None) -> None:
         used = usual.used
         if used is None:
-            used = usual.used = self._begin_usage(usual, embeds=embeds)
+            used = usual.used = self._begin_usage(usual)
         used.input.total += usage.input_tokens
         used.output.total += usage.output_tokens
         used.input_of_one.add(usage.input_tokens, span)
         if used.output_of_one is not None:
             used.output_of_one.add(usage.output_tokens, span)
         if usage.cost_nano_usd is not None:
-            self._cost.add(usage.cost_nano_usd * _NANO, usual.labels[:1])
+            if usual.cost is None:
+                usual.cost = self._cost.series(usual.labels[:1])
+            usual.cost.total += usage.cost_nano_usd * _NANO
 
-    def _begin_usage(self, usual: _Usual, *, embeds: bool) -> _Used:
-        target = usual.labels[0]
+    def _begin_usage(self, usual: _Usual) -> _Used:
+        target, embeds = usual.labels[0], usual.generated is None
         return _Used(
             self._tokens.series((target, semconv.INPUT)),
             self._tokens.series((target, semconv.OUTPUT)),
@@ -155,31 +174,35 @@ class AttemptMetrics:
             None if embeds else self._output.series(usual.upstream),
         )
 
-    def _generation(self, record: AttemptRecord, usual: _Usual, span: SpanContext | None) -> None:
+    def _generation(
+        self, record: AttemptRecord, usual: _Usual, generated: _Generated, span: SpanContext | None
+    ) -> None:
         if record.time_to_first_token is not None:
             self._first_chunk.add(record.time_to_first_token, usual.upstream, span)
         if record.time_per_token is not None:
             self._per_chunk.add(record.time_per_token, usual.upstream, span)
-        self._count_usage(record.usage or _NOTHING_USED, (*usual.upstream, semconv.MODALITY_UNKNOWN))
+        if record.usage is not None:
+            self._count_usage(record.usage, generated)
         rate, times = record.tokens_per_second, record.engine
         if rate is not None:
-            self._rates.add(rate, usual.labels)
+            if usual.rate is None:
+                usual.rate = self._rates.series(usual.labels)
+            usual.rate.add(rate)
         if times is None:
             return
         for phase, seconds in (("queue", times.queue), ("prefill", times.prefill), ("decode", times.decode)):
             if seconds is not None:
                 self._engine_time.add(seconds, (*usual.labels, phase))
 
-    def _count_usage(self, usage: Usage, labels: tuple[Label, ...]) -> None:
-        """Count 0 as well for input and output: the conventions want a series for failed attempts too."""
-        self._used_input.add(usage.input_tokens, labels)
-        self._used_output.add(usage.output_tokens, labels)
+    def _count_usage(self, usage: Usage, generated: _Generated) -> None:
+        generated.input.total += usage.input_tokens
+        generated.output.total += usage.output_tokens
         if usage.cache_read_input_tokens:
-            self._cache_read.add(usage.cache_read_input_tokens, labels)
+            self._cache_read.add(usage.cache_read_input_tokens, generated.labels)
         if usage.cache_write_input_tokens:
-            self._cache_write.add(usage.cache_write_input_tokens, labels)
+            self._cache_write.add(usage.cache_write_input_tokens, generated.labels)
         if usage.reasoning_output_tokens:
-            self._reasoning.add(usage.reasoning_output_tokens, labels)
+            self._reasoning.add(usage.reasoning_output_tokens, generated.labels)
 
 
 def sampled_span() -> SpanContext | None:

@@ -45,7 +45,7 @@ _LOOKS_SECRET: Final[tuple[tuple[tuple[str, ...], re.Pattern[str]], ...]] = (
 """What credentials look like, and in lower case what text must hold to be worth a look: most does not."""
 
 
-_IN_COMMON: Final = ("=", "z", "k-")
+_IN_COMMON: Final = ("=", "k-")
 """What several signs have in common: where it is not in a text, neither are they."""
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import assert_never
+from typing import Final, assert_never
 
 from google.protobuf.duration_pb2 import Duration
 
@@ -56,6 +56,8 @@ _FINISHES: Mapping[FinishReason, chat_pb2.FinishReason] = {
 _OUTCOMES: Mapping[Outcome, common_pb2.Attempt.Outcome] = {
     outcome: getattr(common_pb2.Attempt, f"OUTCOME_{outcome.name}") for outcome in Outcome
 }
+_SECOND: Final = 1_000_000_000
+"""In nanoseconds."""
 _DETAILS: Mapping[MediaDetail, chat_pb2.MediaDetail] = {
     MediaDetail.LOW: chat_pb2.MEDIA_DETAIL_LOW,
     MediaDetail.HIGH: chat_pb2.MEDIA_DETAIL_HIGH,
@@ -168,7 +170,10 @@ def _write_attempt(attempt: AttemptSummary, into: common_pb2.Attempt) -> None:
 
 def _write_seconds(seconds: float, into: Duration) -> None:
     # As FromNanoseconds does, which takes 5,000 instructions for it.
-    into.seconds, into.nanos = divmod(round(seconds * 1e9), 1_000_000_000)
+    nanos = int(seconds * 1e9 + 0.5)
+    if nanos >= _SECOND:
+        into.seconds, nanos = divmod(nanos, _SECOND)
+    into.nanos = nanos
 
 
 def _write_delta(delta: Delta) -> chat_pb2.StreamChatResponse:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from modelrouter.v1 import chat_pb2 as pb
 from router_server.core.types import (
@@ -55,6 +55,11 @@ _LONGEST_STOP = 1_024
 _LONGEST_PATTERN = 65_536
 _MOST_CHOICES = 1_024
 _ANY_TOOL = ToolChoice()
+_MOST_KNOWN: Final = 256
+_LONGEST_KNOWN: Final = 256
+"""Bytes of a config that is kept."""
+_KNOWN: Final[dict[bytes, Generation]] = {}
+"""To read one anew takes 15,000 instructions, to find it 3,000."""
 
 
 def read_chat(request: pb.ChatRequest) -> ChatRequest:
@@ -85,7 +90,21 @@ def read_chat(request: pb.ChatRequest) -> ChatRequest:
 
 
 def _generation(config: pb.GenerationConfig, fields: Fields) -> Generation:
-    # Only what is set is looked at: asking ten fields whether they are takes 4 µs of every call.
+    """Return what a config says; those that were read lately are kept, as callers keep to a few."""
+    written = config.SerializeToString()
+    known = _KNOWN.get(written)
+    if known is not None:
+        return known
+    generation = _read_generation(config, fields)
+    if len(written) <= _LONGEST_KNOWN and not fields:
+        if len(_KNOWN) >= _MOST_KNOWN:
+            _KNOWN.clear()
+        _KNOWN[written] = generation
+    return generation
+
+
+def _read_generation(config: pb.GenerationConfig, fields: Fields) -> Generation:
+    # Only what is set is looked at: asking ten fields whether they are takes 4 µs.
     read = {}
     for descriptor, value in config.ListFields():
         name = descriptor.name

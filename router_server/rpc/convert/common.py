@@ -42,7 +42,7 @@ def read_model(model: str, fields: Fields) -> str:
 
 def read_name(field: str, name: str, fields: Fields) -> str:
     """Return an optional name of the caller's own: a user, an idempotency key."""
-    return fields.text(field, name, most=_LONGEST_NAME)
+    return name and fields.text(field, name, most=_LONGEST_NAME)
 
 
 def read_routing(routing: pb.RoutingOptions, fields: Fields) -> Routing:
@@ -65,10 +65,10 @@ def read_routing(routing: pb.RoutingOptions, fields: Fields) -> Routing:
 
 def read_labels(labels: Mapping[str, str], fields: Fields) -> Mapping[str, str]:
     """Return the caller's labels."""
+    if not labels:
+        return {}
     if len(labels) > _MOST_LABELS:
         fields.wrong("labels", f"has {len(labels)} entries; {_MOST_LABELS} are allowed")
-        return {}
-    if not labels:
         return {}
     for key, value in labels.items():
         if not 0 < len(key) <= _LONGEST_LABEL_KEY:
@@ -82,10 +82,10 @@ def read_labels(labels: Mapping[str, str], fields: Fields) -> Mapping[str, str]:
 def read_provider_options(options: Mapping[str, str], fields: Fields) -> Mapping[str, Json]:
     """Return each provider's options, parsed; those that the router sets itself are refused."""
     parsed: dict[str, Json] = {}
+    if not options:
+        return parsed
     if len(options) > _MOST_OPTIONS:
         fields.wrong("provider_options_json", f"has {len(options)} entries; {_MOST_OPTIONS} are allowed")
-        return parsed
-    if not options:
         return parsed
     for provider, text in options.items():
         field = f"provider_options_json[{quote(provider)}]"

@@ -35,6 +35,10 @@ class Fields:
         self._found: list[Violation] = []
         self._count = 0
 
+    def __bool__(self) -> bool:
+        """Whether any field was bad."""
+        return bool(self._found)
+
     def wrong(self, field: str, description: str) -> None:
         """Note that ``field`` is bad; ``description`` says what to do about it."""
         self._count += 1
