@@ -16,6 +16,7 @@ from router_server.core.adaptive import Place
 from router_server.core.breaker import Pass
 from router_server.core.call import Call
 from router_server.core.cancelling import is_being_cancelled
+from router_server.core.consequences import failed, went_well
 from router_server.core.course import Step
 from router_server.core.cutoff import Cutoff
 from router_server.core.deadline import Timer, Timers
@@ -24,16 +25,16 @@ from router_server.core.errors import (
     RULES,
     AttemptSummary,
     BreakerEffect,
-    Cooling,
     Outcome,
     Phase,
     UpstreamError,
 )
 from router_server.core.hedge import HEDGE_LOST
-from router_server.core.limiter import Limiter
+from router_server.core.limiter import Limiter, Permit
 from router_server.core.measures import Measures
 from router_server.core.observer import AttemptObservation, AttemptRecord
 from router_server.core.options import options_for
+from router_server.core.own_limit import OwnLimit
 from router_server.core.provider import UpstreamChat, UpstreamEmbed
 from router_server.core.quotas import Reservation
 from router_server.core.reading import Reading, Reads, Sink
@@ -42,9 +43,7 @@ from router_server.core.types import ChatRequest, EmbedRequest, Json, Usage
 
 T = TypeVar("T")
 
-_FORBIDDEN = 403
 _OK = Outcome.OK
-_SUCCESS = BreakerEffect.SUCCESS
 """What nearly every attempt comes to: to look a member up in its enum takes 900 instructions."""
 _NOT_CONNECTED = Timer(0.0, 0.0)
 _INTERNAL_ERROR = UpstreamError(Outcome.UNAVAILABLE, "internal_error", blameless=True)
@@ -59,6 +58,13 @@ class Attempt:
         target: who is asked.
         step: the plan's word on it.
         check_soon: asks for an active check of the target, whose failure is then held against it.
+
+    Attributes:
+        call: as above.
+        target: as above.
+        measures: what it has learnt so far.
+        usage: with its cost, once the attempt is over.
+        record: once the attempt is over.
     """
 
     def __init__(
@@ -67,20 +73,18 @@ class Attempt:
         self.call = call
         self.target = target
         self.measures = Measures()
-        self.usage: Usage | None = None  # with its cost, once the attempt is over
         self._engine = target.upstream.engine
         self._step, self._check_soon = step, check_soon
         self._began = call.clock()
         self._start = call.attempting(target, hedge=step.hedge)
+        self.usage: Usage | None = None
         self.record: AttemptRecord | None = None
         self._observation: AttemptObservation | None = None
         self._place: Place | None = None
         self._reserved: Reservation | None = None
-        self._lost = False
-        self._timers = Timers(target.settings.timeouts, call.time_left, others_left=step.others_left)
         self._connect = _NOT_CONNECTED
-        upstream = target.upstream
-        self._callers_options = options_for(call.request.provider_options, upstream.kind, upstream.name)
+        self._lost = False
+        self._timers = Timers(target.settings.timeouts, call.deadline, call.clock, step.others_left)
 
     async def run(self, work: Callable[[Attempt], Awaitable[T]]) -> T:
         """Return what ``work`` returns, done while the target's permit is held.
@@ -97,8 +101,16 @@ class Attempt:
         self.call.deadline.follow(self._timers)
         self._observation = self.call.observation.attempt(self._start)
         failure: UpstreamError | None = _INTERNAL_ERROR
+        upstream, permit = self.target.upstream, None
         try:
-            result = await self._with_permit(work)
+            permit = upstream.limiter.take(self.target.gate) or await self._permit(upstream.limiter)
+            if upstream.own_limit is not None:
+                self._reserved = await self._reservation(upstream.own_limit)
+            if upstream.adaptive is not None:
+                self._place = upstream.adaptive.place()
+            self.measures.permitted_at = now = self.call.clock()
+            self._connect = self._timers.connect(now)
+            result = await work(self)
             failure = None
         except UpstreamError as error:
             failure = error
@@ -111,6 +123,8 @@ class Attempt:
             failure = UpstreamError(Outcome.CANCELLED, HEDGE_LOST if self._lost else "cancelled")
             raise
         finally:
+            if permit is not None:
+                permit.release()
             self._settle(failure, leave)
             del failure  # it knows this frame: each would keep the other until the garbage collector came by
         return result
@@ -125,7 +139,7 @@ class Attempt:
         return UpstreamChat(
             model=settings.model,
             request=settings.applied_to(request),
-            options=self._options,
+            options=self._options(),
             headers=self._headers(),
             connect_timeout=self._connect.limit,
             priority=request.routing.priority,
@@ -137,7 +151,7 @@ class Attempt:
         return UpstreamEmbed(
             model=self.target.settings.model,
             request=request,
-            options=self._options,
+            options=self._options(),
             headers=self._headers(),
             connect_timeout=self._connect.limit,
             priority=request.routing.priority,
@@ -149,8 +163,9 @@ class Attempt:
         Raises:
             UpstreamError: TIMEOUT.
         """
-        timer = self._timers.unary()
-        since, cutoff = self.call.clock(), Cutoff(timer.limit)
+        since = self.call.clock()
+        timer = self._timers.unary(since)
+        cutoff = Cutoff(timer.limit)
         try:
             with cutoff:
                 self._timers.runs(cutoff, since + timer.configured)
@@ -195,25 +210,17 @@ class Attempt:
             self.measures.time_to_first_token,
         )
 
-    async def _with_permit(self, work: Callable[[Attempt], Awaitable[T]]) -> T:
-        limiter = self.target.upstream.limiter
-        permit = limiter.take(self.target.gate) or await limiter.acquire(
+    def _permit(self, limiter: Limiter) -> Awaitable[Permit]:
+        return limiter.acquire(
             self.target.gate,
             priority=self.call.request.routing.priority,
             size=self.call.prompt_tokens,
             max_wait=self._patience(limiter),
         )
-        try:
-            if (own := self.target.upstream.own_limit) is not None:
-                cap = self.target.settings.max_output_tokens
-                self._reserved = await own.reserve(self.call.request, self.call.prompt_tokens, cap)
-            self.measures.permitted_at = self.call.clock()
-            adaptive = self.target.upstream.adaptive
-            self._place = None if adaptive is None else adaptive.place()
-            self._connect = self._timers.connect()
-            return await work(self)
-        finally:
-            permit.release()
+
+    def _reservation(self, limit: OwnLimit) -> Awaitable[Reservation]:
+        cap = self.target.settings.max_output_tokens
+        return limit.reserve(self.call.request, self.call.prompt_tokens, cap)
 
     def _patience(self, limiter: Limiter) -> float:
         """Return how long a permit is waited for, in seconds."""
@@ -241,80 +248,58 @@ class Attempt:
     def _timed_out(self, timer: Timer, ran: float, phase: Phase, reason: str) -> UpstreamError:
         return UpstreamError(Outcome.TIMEOUT, reason, phase=phase, blameless=not timer.blames_upstream(ran))
 
-    @property
     def _options(self) -> Json:
         ours = self.target.settings.provider_options
-        return {**ours, **self._callers_options} if ours else self._callers_options
+        return {**ours, **self._callers_options()} if self.call.request.provider_options else ours
+
+    def _callers_options(self) -> Json:
+        upstream = self.target.upstream
+        return options_for(self.call.request.provider_options, upstream.kind, upstream.name)
 
     def _headers(self) -> Mapping[str, str]:
         if self._observation is None or not self.target.upstream.trace_context:
             return {}
         return self._observation.headers
 
-    def _effect(self, failure: UpstreamError | None) -> BreakerEffect:
-        if failure is None:
-            return _SUCCESS
-        effect = RULES[failure.outcome].breaker
-        if effect is BreakerEffect.FAILURE and (
-            self._is_blameless(failure) or self.target.name in self.call.blamed
-        ):
-            return BreakerEffect.NONE
-        return effect
-
     def _is_blameless(self, failure: UpstreamError) -> bool:
         if failure.phase is Phase.CONNECT:
             return not self._connect.blames_upstream(self._connect.limit)
-        if failure.outcome is Outcome.MALFORMED and self._callers_options:
+        if failure.outcome is Outcome.MALFORMED and self._callers_options():
             # What a caller puts into the request by itself may make of the answer what we cannot read.
             return True
         return failure.blameless
 
     def _settle(self, failure: UpstreamError | None, leave: Pass) -> None:
-        effect = self._effect(failure)
-        self._tell_breaker(effect, failure, leave)
+        call, target = self.call, self.target
         if failure is None:
             if self._engine is not None:
                 self._engine.progress += 1
-            self.target.cooldown.answered()
-            self.target.upstream.healthy = self.target.upstream.healthy or None
+            went_well(target, leave)
         else:
-            self._cool(failure)
+            effect = self._effect(failure)
+            failed(target, failure, effect, leave, self._check_soon)
         if self._place is not None:
-            self._place.ended(Outcome.OK if failure is None else failure.outcome)
-        self.call.deadline.unfollow(self._timers)
+            self._place.ended(_OK if failure is None else failure.outcome)
+        call.deadline.unfollow(self._timers)
         self.record = record = self._record(failure)
-        self.call.attempted(record)
+        call.attempted(record)
         if self._reserved is not None:
             self._reserved.settle(requests=1, tokens=record.usage.tokens if record.usage else 0)
         if self._observation is not None:
             self._observation.ended(record)
 
-    def _tell_breaker(self, effect: BreakerEffect, failure: UpstreamError | None, leave: Pass) -> None:
-        breaker = self.target.breaker
-        if effect is _SUCCESS:
-            breaker.success(leave)
-            return
-        if effect is BreakerEffect.FAILURE:
-            self.call.blamed |= {self.target.name}
-            breaker.failure(leave)
-            return
-        breaker.neutral(leave)
-        forbidden = failure is not None and failure.status == _FORBIDDEN
-        if effect is BreakerEffect.TRIP_OR_CHECK and not forbidden:
-            breaker.trip()
-        elif effect in {BreakerEffect.TRIP_OR_CHECK, BreakerEffect.CHECK}:
-            self._check_soon(self.target, effect)
-
-    def _cool(self, failure: UpstreamError) -> None:
-        cooling = RULES[failure.outcome].cooling
-        if cooling is Cooling.RETRY_AFTER:
-            self.target.cooldown.rate_limited(failure.retry_after)
-        elif cooling is Cooling.UNTIL_PROBE:
-            self.target.cooldown.bench(failure.outcome)
+    def _effect(self, failure: UpstreamError) -> BreakerEffect:
+        effect, name = RULES[failure.outcome].breaker, self.target.name
+        if effect is not BreakerEffect.FAILURE:
+            return effect
+        if self._is_blameless(failure) or name in self.call.blamed:
+            return BreakerEffect.NONE
+        self.call.blamed |= {name}
+        return effect
 
     def _record(self, failure: UpstreamError | None) -> AttemptRecord:
         measures = self.measures
-        usage = measures.consumed(failure, self.call.prompt_tokens)
+        usage = measures.usage if failure is None else measures.consumed(failure, self.call.prompt_tokens)
         now = self.call.clock()
         self.usage = None if usage is None else self.priced(usage)
         return AttemptRecord(

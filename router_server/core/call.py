@@ -52,6 +52,11 @@ class Call:
 
     Attributes:
         funds: what its attempts are paid from; None where nothing has a budget.
+        first_choice: whom its plan prefers.
+        asked: how many attempts have begun.
+        blamed: targets whose breakers have counted a failure of it: once per call.
+        first_delta_at: when its caller was given the first piece of a stream.
+        usage: of the attempt that answered.
     """
 
     def __init__(
@@ -62,9 +67,9 @@ class Call:
         request: ChatRequest | EmbedRequest,
         arm: str = "",
     ) -> None:
-        self.clock = kind.clock
+        self.clock = clock = kind.clock
         self.funds: Funds | None = None
-        self.began = began = kind.clock()
+        self.began = began = clock()
         self.operation = kind.operation
         self.request = request
         self.deadline = invocation.deadline or deadline_of(began, invocation.timeout, kind.default_timeout)
@@ -74,17 +79,14 @@ class Call:
         self.prompt_tokens = estimate_prompt(request)
         self.records: list[AttemptRecord] = []
         self.summaries: list[AttemptSummary] = []
-        self.blamed = NOBODY
-        """Targets whose breakers have counted a failure of this call: once per call."""
         self.asked = 0
-        """How many attempts have begun."""
         self.first_choice = ""
-        """Whom the plan prefers."""
-        self.first_delta_at: float | None = None
+        self.blamed = NOBODY
         self.usage: Usage | None = None
-        self._tell = invocation.ended
         self._answering: Target | None = None
         self._reported_model = ""
+        self.first_delta_at: float | None = None
+        self._tell = invocation.ended
 
     def time_left(self) -> float:
         """Return the seconds until the deadline."""

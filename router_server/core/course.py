@@ -81,7 +81,7 @@ class Course:
 
     def others_left(self) -> bool:
         """Tell whether another target may follow; looks at the next one where it must."""
-        return bool(self._left) or (bool(self._rest) and self._look_ahead())
+        return bool(self._left) or self._look_ahead()
 
     def next_step(self, now: float) -> Step | None:
         """Return what to do next, or None: nothing more. A step is taken off: asking twice gives two."""
@@ -92,7 +92,7 @@ class Course:
         retry, self._retry = self._retry, None
         if retry is not None and retry.wait + MIN_ATTEMPT <= remaining:
             return retry
-        if self.others_left():
+        if self._left or self._look_ahead():
             return self._ask_next() if remaining >= MIN_ATTEMPT else None
         return self._after_rest(now)
 
@@ -145,8 +145,8 @@ class Course:
         if rule.next_target is NextTarget.IF_LARGER:
             self._keep_larger(target)
             self._too_long = "messages" if error.input_index is None else f"inputs[{error.input_index}]"
-        if error.outcome is Outcome.SATURATED:
-            self._waited |= {self._asked[target].group}
+        if error.outcome is Outcome.SATURATED and (group := self._asked[target].group):
+            self._waited |= {group}
         if rule.same_target is SameTarget.AFTER_COOLING:
             self._rested[target] = now + rest
         # Another endpoint of the same target is as good as a retry, and need not be waited for.
@@ -176,11 +176,13 @@ class Course:
             0.0,
             self.others_left(),
             self._plan.last_resort,
-            waited=bool(candidate.group) and candidate.group in self._waited,
+            waited=candidate.group in self._waited,
         )
 
     def _look_ahead(self) -> bool:
         """Look at further targets, up to the first that is well; tell whether one is."""
+        if not self._rest:
+            return False
         well, passed_over = next_well(self._rest)
         if passed_over:
             found = skips(passed_over)

@@ -28,6 +28,9 @@ _FAREWELL = 2.0
 _CONNECT_MARGIN = 0.05
 """Seconds by which connecting ends before the call does."""
 
+_TIGHT = 2 * _CONNECT_MARGIN
+"""Seconds of a call of which that would be more than half."""
+
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
@@ -131,7 +134,12 @@ class Timer(Record, frozen=True):
         return self.limit >= self.configured or ran >= min(self.configured, _FAIR_TRIAL)
 
 
-def share(configured: float, remaining: float, *, others_left: bool, wished: float | None = None) -> Timer:
+def share(
+    configured: float,
+    remaining: float,
+    others_left: bool,
+    wished: float | None = None,
+) -> Timer:
     """Return an attempt's timer: its own limit, at most what remains, half of it if another may follow.
 
     Args:
@@ -153,18 +161,22 @@ class Timers:
 
     Args:
         timeouts: the target's.
-        remaining: gives the seconds that remain of the call.
+        deadline: the call's.
+        clock: monotonic seconds.
         others_left: another target may be tried after this one.
 
     Attributes:
         latest: the moment to which the one that runs may be put off.
     """
 
-    __slots__ = ("_others_left", "_remaining", "_scope", "_shared", "_timeouts", "latest")
+    __slots__ = ("_clock", "_deadline", "_others_left", "_scope", "_shared", "_timeouts", "latest")
 
-    def __init__(self, timeouts: Timeouts, remaining: Callable[[], float], *, others_left: bool) -> None:
+    def __init__(
+        self, timeouts: Timeouts, deadline: Deadline, clock: Callable[[], float], others_left: bool
+    ) -> None:
         self._timeouts = timeouts
-        self._remaining = remaining
+        self._deadline = deadline
+        self._clock = clock
         self._others_left = others_left
         self._shared = others_left
         self._scope: Scope | None = None
@@ -183,23 +195,25 @@ class Timers:
 
     def queue(self, configured: float) -> Timer:
         """Return the timer of the wait for a permit."""
-        return self._share(configured)
+        return self._share(configured, self._clock())
 
-    def connect(self) -> Timer:
+    def connect(self, now: float) -> Timer:
         """Return the timer of connecting; it ends before the one around it, so that the culprit is known."""
-        configured, remaining = self._timeouts.connect, self._remaining()
-        timer = share(configured, remaining, others_left=self._others_left)
-        latest = remaining - _CONNECT_MARGIN if remaining > 2 * _CONNECT_MARGIN else remaining / 2
-        return timer if timer.limit <= latest else Timer(latest, configured)
+        configured, remaining = self._timeouts.connect, self._deadline.remaining(now)
+        shared = self._others_left or remaining <= _TIGHT
+        latest = remaining / 2 if shared else remaining - _CONNECT_MARGIN
+        limit = configured if configured < latest else latest  # noqa: FURB136 - `min` takes ten times as long
+        return Timer(limit, configured)
 
-    def unary(self) -> Timer:
+    def unary(self, now: float) -> Timer:
         """Return the timer of a whole answer."""
-        return self._share(self._timeouts.unary)
+        return share(self._timeouts.unary, self._deadline.remaining(now), self._others_left)
 
     def first_token(self, reasoning: bool, wished: float | None) -> Timer:
         """Return the timer of a stream's first event; ``wished`` is the caller's own limit."""
         timeouts = self._timeouts
-        return self._share(timeouts.first_token_reasoning if reasoning else timeouts.first_token, wished)
+        limit = timeouts.first_token_reasoning if reasoning else timeouts.first_token
+        return self._share(limit, self._clock(), wished)
 
     def idle(self, since: float, *, finished: bool) -> float:
         """Return until when a stream's next event is waited for; once ``finished`` it has its usage to send.
@@ -211,5 +225,5 @@ class Timers:
         self.latest = since + (min(idle, _FAREWELL) if finished else idle)
         return self.latest
 
-    def _share(self, configured: float, wished: float | None = None) -> Timer:
-        return share(configured, self._remaining(), others_left=self._others_left, wished=wished)
+    def _share(self, configured: float, now: float, wished: float | None = None) -> Timer:
+        return share(configured, self._deadline.remaining(now), self._others_left, wished)

@@ -12,6 +12,8 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from msgspec import Struct
+
 from router_server.core.errors import Outcome, UpstreamError
 
 
@@ -53,16 +55,11 @@ class _Waiter:
         return (1, -self.priority, self.size, self.arrival)
 
 
-class Permit:
-    """One slot of a limiter, taken when this is made; must be released, and may be released twice."""
+class Permit(Struct, eq=False):
+    """One slot of a limiter; must be released, and may be released twice."""
 
-    __slots__ = ("_gate", "_limiter")
-
-    def __init__(self, limiter: Limiter, gate: Gate) -> None:
-        self._limiter: Limiter | None = limiter
-        self._gate = gate
-        limiter.inflight += 1
-        gate.inflight += 1
+    _limiter: Limiter | None
+    _gate: Gate
 
     def release(self) -> None:
         """Give the slot back and admit whoever is next."""
@@ -97,7 +94,7 @@ class Limiter:
 
     def take(self, gate: Gate) -> Permit | None:
         """Return a slot if there is one now, as there nearly always is."""
-        return Permit(self, gate) if self.has_room(gate) else None
+        return self._permit(gate) if self.has_room(gate) else None
 
     async def acquire(
         self, gate: Gate, *, priority: int = 0, size: int = 0, max_wait: float | None = None
@@ -114,7 +111,7 @@ class Limiter:
             UpstreamError: SATURATED, ``queue_full`` or ``queue_timeout``; or what `turn_away` was given.
         """
         if self.has_room(gate):
-            return Permit(self, gate)
+            return self._permit(gate)
         patience = self.limits.queue_timeout if max_wait is None else max_wait
         if patience <= 0:
             raise UpstreamError(Outcome.SATURATED, "queue_timeout")
@@ -124,7 +121,9 @@ class Limiter:
 
     def has_room(self, gate: Gate) -> bool:
         """Tell whether a newcomer would get a slot at once."""
-        return not self.paused and self.inflight < self.max_concurrency and gate.has_room()
+        if self.paused or self.inflight >= self.max_concurrency:
+            return False
+        return gate.has_room()
 
     def change(self, limits: Limits) -> None:
         """Go by ``limits`` from now on; who waits or is served already stays, also where that is too many."""
@@ -159,7 +158,7 @@ class Limiter:
                 return
             first = min(waiting, key=lambda w: w.rank(now, self.limits.max_wait_boost))
             self._leave_queue(first)
-            first.admitted.set_result(Permit(self, first.gate))
+            first.admitted.set_result(self._permit(first.gate))
 
     async def _wait(self, gate: Gate, priority: int, size: int, max_wait: float) -> Permit:
         self._arrivals += 1
@@ -179,6 +178,11 @@ class Limiter:
             if isinstance(error, TimeoutError):
                 raise UpstreamError(Outcome.SATURATED, "queue_timeout") from None
             raise
+
+    def _permit(self, gate: Gate) -> Permit:
+        self.inflight += 1
+        gate.inflight += 1
+        return Permit(self, gate)
 
     def _leave_queue(self, waiter: _Waiter) -> None:
         self._waiters.remove(waiter)

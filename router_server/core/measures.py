@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from router_server.core.errors import Outcome, Phase, UpstreamError
 from router_server.core.needs import part_tokens
 from router_server.core.types import Answer, EngineTimes, FinishReason, Message, Usage
@@ -12,7 +10,6 @@ _BILLED_ALL_THE_SAME = frozenset({Outcome.CANCELLED, Outcome.TIMEOUT, Outcome.MA
 """How an attempt may end whose upstream was sent the prompt, and bills at least that."""
 
 
-@dataclass(slots=True)
 class Measures:
     """Moments are seconds of the call's clock; None where they have not come."""
 
@@ -41,10 +38,10 @@ class Measures:
         self.answer = answer.message
         self.engine = answer.engine
 
-    def consumed(self, failure: UpstreamError | None, prompt_tokens: int) -> Usage | None:
-        """Return what was used: what was measured, else told, else the prompt if it was sent."""
-        told = self.usage or (failure.usage if failure else None)
-        if told is not None or failure is None or failure.outcome not in _BILLED_ALL_THE_SAME:
+    def consumed(self, failure: UpstreamError, prompt_tokens: int) -> Usage | None:
+        """Return what a failure used: what was measured, else told, else the prompt if it was sent."""
+        told = self.usage or failure.usage
+        if told is not None or failure.outcome not in _BILLED_ALL_THE_SAME:
             return told
         sent = self.permitted_at is not None and failure.phase is not Phase.CONNECT and failure.status is None
         return Usage(prompt_tokens, estimated=True) if sent else None

@@ -136,6 +136,8 @@ class TargetSettings:
 
     def applied_to(self, request: ChatRequest) -> ChatRequest:
         """Return ``request`` with the target's defaults and caps; itself where they change nothing."""
+        if self.max_output_tokens is None and self.temperature is None:
+            return request
         generation = request.generation
         limit, temperature = self.output_limit(generation), generation.temperature
         if temperature is None:
