@@ -187,14 +187,14 @@ class Attempt:
         request = cast("ChatRequest", self.call.request)
         reasoning, wished = request.generation.reasoning_effort, request.routing.first_token_timeout
         timer = self._timers.first_token(reasoning is not None, wished)
-        reading = Reading(self._timers, timer, self.call.deadline, self.measures, self._saw_token)
+        reading = Reading(self._timers, timer, self.call.deadline, self.measures, self._engine)
         latest = reading.since + min(timer.configured, wished or timer.configured)
-        self._timers.runs(reading.cutoff, latest)
+        self._timers.runs(reading, latest)
         try:
             async with aclosing(stream):
-                await reading.run(stream, sink)
+                await reading.run(stream, sink, self._saw_first_token)
         except TimeoutError:
-            if not reading.cutoff.due:
+            if not reading.due:
                 raise
             raise self._late(reading, timer) from None
         finally:
@@ -230,10 +230,8 @@ class Attempt:
         patience = math.inf if limiter.paused else limiter.limits.queue_timeout
         return self._timers.queue(patience).limit
 
-    def _saw_token(self, now: float) -> None:
-        if self._engine is not None:
-            self._engine.progress += 1
-        if self.measures.saw_token(now) and self._place is not None:
+    def _saw_first_token(self) -> None:
+        if self._place is not None:
             waited = self.measures.time_to_first_token or 0.0
             self._place.began(self.target.pace, self.call.prompt_tokens, waited)
 

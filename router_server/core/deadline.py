@@ -218,7 +218,7 @@ class Timers:
     def idle(self, since: float, *, finished: bool) -> float:
         """Return until when a stream's next event is waited for; once ``finished`` it has its usage to send.
 
-        Not cut from what remains of the call, and no `Timer`: this is asked for at every token.
+        Not cut from what remains of the call, and no `Timer`.
         """
         self._shared = False
         idle = self._timeouts.idle

@@ -7,7 +7,7 @@ used. Refuses to know why routers change.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -102,12 +102,18 @@ class Handover:
 
 
 class _HeldStream(AsyncGenerator[StreamEvent, None]):
-    """A stream that holds its tenure. No generator around a generator: each event would pass through both."""
+    """A stream that holds its tenure. No generator around a generator: each event would pass through both.
+
+    Who iterates it is given what it holds: no event passes by here, only ``aclose``.
+    """
 
     def __init__(self, tenure: Tenure, request: ChatRequest, invocation: Invocation) -> None:
         self._events = tenure.router.stream(request, invocation)
         self._tenure: Tenure | None = tenure
         tenure.enter()
+
+    def __aiter__(self) -> AsyncIterator[StreamEvent]:
+        return self._events
 
     def __anext__(self) -> Any:
         return self._events.__anext__()

@@ -22,14 +22,6 @@ class Measures:
     answer: Message | None = None
     engine: EngineTimes | None = None
 
-    def saw_token(self, now: float) -> bool:
-        """An event came from the upstream; tell whether it was the first."""
-        first = self.first_token_at is None
-        if first:
-            self.first_token_at = now
-        self.last_token_at = now
-        return first
-
     def answered(self, answer: Answer, prompt_tokens: int) -> None:
         """A whole answer came; where it brings no usage, the router counts."""
         self.usage = answer.usage or Usage(prompt_tokens, _tokens_of(answer.message), estimated=True)

@@ -35,6 +35,9 @@ class Outbox:
     Args:
         stall: seconds after which a reader that takes nothing is given up.
         limit: bytes that may be buffered.
+
+    Attributes:
+        filled: set while there is something to take, be it the end.
     """
 
     def __init__(self, stall: float, limit: int = LIMIT) -> None:
@@ -44,7 +47,7 @@ class Outbox:
         self._size = 0
         self._closed = False
         self._error: BaseException | None = None
-        self._filled = Flag()
+        self.filled = Flag()
         self._room: Flag | None = None
         self._hurry = Flag()
 
@@ -53,16 +56,18 @@ class Outbox:
         """Bytes buffered now."""
         return self._size
 
-    def add(self, events: Sequence[StreamEvent]) -> None:
-        """Add ``events``, at least one, however full the buffer is."""
-        self._events.extend(events)
-        for event in events:
-            self._size += size_of(event)
-        self._filled.set()
+    def add(self, events: Sequence[StreamEvent]) -> bool:
+        """Add ``events``, however full the buffer is; tell whether there is room for more."""
+        if events:
+            self._events.extend(events)
+            for event in events:
+                self._size += size_of(event)
+            self.filled.set()
+        return self._size < self._limit
 
     @property
     def full(self) -> bool:
-        """Tell whether who adds is to wait for `room` now."""
+        """Tell whether who adds is to wait for `room`."""
         return self._size >= self._limit
 
     async def room(self, patience: float) -> None:
@@ -88,17 +93,14 @@ class Outbox:
         """Nothing follows; the reader gets what is buffered, then ``error`` if there is one."""
         self._closed = True
         self._error = error
-        self._filled.set()
+        self.filled.set()
         self._hurry.set()
 
-    async def wait(self, seconds: float | None) -> bool:
-        """Wait until there is something to take; tell whether there is after ``seconds``."""
-        if seconds is None or self._filled.is_set:
-            await self._filled.wait()
-            return True
+    async def wait(self, seconds: float) -> bool:
+        """Wait until it is filled; tell whether it is after ``seconds``."""
         try:
             async with asyncio.timeout(seconds):
-                await self._filled.wait()
+                await self.filled.wait()
         except TimeoutError:
             return False
         return True
@@ -117,11 +119,14 @@ class Outbox:
         Raises:
             BaseException: what the outbox was closed with, after everything was taken.
         """
-        events = self._first()
+        if self._size > TAKEN:
+            events = self._first()
+        else:
+            events, self._events, self._size = self._events, [], 0
         if self._room is not None:
             self._room.set()
         if not (self._closed or self._events):
-            self._filled.is_set = self._hurry.is_set = False
+            self.filled.is_set = self._hurry.is_set = False
         if len(events) == 1:
             return events
         if not events and self._error is not None:
@@ -144,9 +149,6 @@ class Outbox:
 
     def _first(self) -> list[StreamEvent]:
         events = self._events
-        if self._size <= TAKEN:
-            self._events, self._size = [], 0
-            return events
         size = count = 0
         while count < len(events) and size < TAKEN:
             size += size_of(events[count])

@@ -13,6 +13,7 @@ from functools import partial
 
 from router_server.core.cutoff import Cutoff
 from router_server.core.deadline import Deadline, Timer, Timers
+from router_server.core.engine_view import EngineView
 from router_server.core.measures import Measures
 from router_server.core.provider import Take
 from router_server.core.types import StreamItem
@@ -22,7 +23,7 @@ Sink = Callable[[Sequence[StreamItem]], Awaitable[Take | None]]
 """Takes one read; returns who takes the following ones at once, None where it is to be awaited again."""
 
 
-class Reading:
+class Reading(Cutoff):
     """Reads one stream, within the first-token and idle limits.
 
     The limits run only while the upstream is waited for: a slow sink is not a slow upstream.
@@ -32,15 +33,14 @@ class Reading:
         first: the limit on the first token.
         deadline: of the call.
         measures: where moments are noted.
-        saw: called for every read, with the moment.
+        engine: whose progress every read is, where one is watched.
 
     Attributes:
-        cutoff: due where a limit has ended it.
         since: the moment from which the upstream is waited for.
         idle: the moment until which it is; 0 before the first token.
     """
 
-    __slots__ = ("_deadline", "_measures", "_now", "_saw", "_timers", "cutoff", "idle", "since")
+    __slots__ = ("_deadline", "_engine", "_measures", "_now", "_timers", "idle", "since")
 
     def __init__(
         self,
@@ -48,46 +48,56 @@ class Reading:
         first: Timer,
         deadline: Deadline,
         measures: Measures,
-        saw: Callable[[float], None],
+        engine: EngineView | None,
     ) -> None:
+        super().__init__(first.limit)
         self._now = asyncio.get_running_loop().time
         self._timers = timers
         self._deadline = deadline
         self._measures = measures
-        self._saw = saw
-        self.cutoff = Cutoff(first.limit)
+        self._engine = engine
         self.since = self._now()
         self.idle = 0.0
 
-    async def run(self, stream: Reads, sink: Sink) -> None:
-        """Hand everything that ``stream`` yields to ``sink``.
+    async def run(self, stream: Reads, sink: Sink, began: Callable[[], None]) -> None:
+        """Hand everything that ``stream`` yields to ``sink``; call ``began`` once the first of it is here.
 
         Raises:
-            TimeoutError: a limit has ended it, where the cutoff is due.
+            TimeoutError: a limit has ended it, where this is due.
             UpstreamError: what the stream raises.
         """
         take: Take | None = None
-        with self.cutoff:
+        with self:
             try:
                 while True:
                     items = await stream.asend(take)
-                    self.cutoff.reschedule(None)
-                    self._saw(self._now())
+                    self.reschedule(None)
+                    self.since = self._measures.last_token_at = self._now()
+                    if self._engine is not None:
+                        self._engine.progress += 1
+                    if not self.idle:
+                        self._measures.first_token_at = self.since
+                        began()
                     taker = await sink(items)
                     take = None if taker is None else partial(self._take, taker)
-                    self._wait(self._now())
+                    self.since = self._now()
+                    self.reschedule(self._until())
             except StopAsyncIteration:
                 return
 
     def _take(self, taker: Take, items: Sequence[StreamItem]) -> bool:
-        now = self._now()
-        self._saw(now)
+        self.since = self._measures.last_token_at = self._now()
+        if self._engine is not None:
+            self._engine.progress += 1
         more = taker(items)
-        self._wait(now)
+        if self._measures.finish_reason is not None:
+            self.reschedule(self._until())
         return more
 
-    def _wait(self, since: float) -> None:
-        self.since = since
-        self.idle = idle = self._timers.idle(since, finished=self._measures.finish_reason is not None)
-        deadline = self._deadline.at
-        self.cutoff.reschedule(idle if idle < deadline else deadline)  # noqa: FURB136 - ten times as quick
+    def put_off(self, when: float) -> float:
+        """Return the moment until which the upstream is waited for: it is not noted for each read."""
+        return self._until() if self.idle else when
+
+    def _until(self) -> float:
+        self.idle = self._timers.idle(self.since, finished=self._measures.finish_reason is not None)
+        return min(self.idle, self._deadline.at)

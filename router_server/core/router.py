@@ -172,7 +172,9 @@ class Router:
         heartbeat: float | None = None
         try:
             while True:
-                if not await outbox.wait(heartbeat):
+                if heartbeat is None:
+                    await outbox.filled.wait()
+                elif not await outbox.wait(heartbeat):
                     yield Heartbeat()
                     continue
                 if request.routing.coalesce_window > 0:

@@ -22,7 +22,7 @@ from router_server.core.reading import Reads
 from router_server.core.record import replace
 from router_server.core.results import Trail
 from router_server.core.stream import StreamMachine, may_resume
-from router_server.core.types import ChatRequest, Delta, FinishReason, StreamItem, StreamRecovery, Usage
+from router_server.core.types import ChatRequest, FinishReason, StreamItem, StreamRecovery, Usage
 from router_server.core.verdict import deadline_error, interrupted
 
 _CLIENT_ERRORS = range(400, 500)
@@ -154,22 +154,16 @@ class Streaming:
             self._running = attempt
         if intake.reported_model:
             self._call.answering(attempt.target, intake.reported_model)
-        if not self._hand_on(deltas):
+        if deltas and self._call.first_delta_at is None:
+            self._call.first_delta_at = self._call.clock()
+        if not self._outbox.add(self._machine.take(deltas, self._trail)):
             await self._until_there_is_room()
         return partial(self._take_at_once, attempt, intake)
 
     def _take_at_once(self, attempt: Attempt, intake: Intake, items: Sequence[StreamItem]) -> bool:
         deltas = intake.take(items)
         attempt.measures.finish_reason = intake.finish_reason
-        return self._hand_on(deltas)
-
-    def _hand_on(self, deltas: Sequence[Delta]) -> bool:
-        """Put what ``deltas`` make into the outbox; tell whether there is room for more."""
-        if deltas:
-            self._outbox.add(self._machine.take(deltas, self._trail))
-            if self._call.first_delta_at is None:
-                self._call.first_delta_at = self._call.clock()
-        return not self._outbox.full
+        return self._outbox.add(self._machine.take(deltas, self._trail))
 
     async def _until_there_is_room(self) -> None:
         try:

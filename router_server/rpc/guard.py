@@ -117,8 +117,8 @@ class Guard:
     def _stream(self, method: grpc.RpcMethodHandler[Any, Any]) -> _Method:
         behaviour: Any = method.unary_stream
 
-        async def stream(rpc: Rpc, data: bytes, context: Context) -> None:
-            await self._delivery.send_all(rpc, context, behaviour(_parse(method, data), context))
+        def stream(rpc: Rpc, data: bytes, context: Context) -> Awaitable[None]:
+            return self._delivery.send_all(rpc, context, behaviour(_parse(method, data), context))
 
         return _Method(stream, grpc.unary_stream_rpc_method_handler)
 

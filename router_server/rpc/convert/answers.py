@@ -39,6 +39,7 @@ from router_server.core.types import (
     Usage,
 )
 
+_TEXT = DeltaKind.TEXT
 _ROLES: Mapping[Role, chat_pb2.Role] = {
     Role.SYSTEM: chat_pb2.ROLE_SYSTEM,
     Role.DEVELOPER: chat_pb2.ROLE_DEVELOPER,
@@ -180,10 +181,21 @@ def _write_delta(delta: Delta) -> chat_pb2.StreamChatResponse:
     # Setting attributes takes half the time of passing keywords: 0.5 against 1.0 µs.
     response = chat_pb2.StreamChatResponse()
     into = response.delta
-    into.part_index = delta.part_index
+    if delta.part_index:
+        into.part_index = delta.part_index
+    if delta.kind is _TEXT:
+        into.text = delta.text
+    else:
+        _write_rare(delta, into)
+    if delta.logprobs:
+        into.logprobs.extend(map(_logprob, delta.logprobs))
+    if delta.opaque_state:
+        into.opaque_state = delta.opaque_state
+    return response
+
+
+def _write_rare(delta: Delta, into: chat_pb2.ContentDelta) -> None:
     match delta.kind:
-        case DeltaKind.TEXT:
-            into.text = delta.text
         case DeltaKind.REASONING:
             into.reasoning = delta.text
         case DeltaKind.REFUSAL:
@@ -192,11 +204,6 @@ def _write_delta(delta: Delta) -> chat_pb2.StreamChatResponse:
             into.tool_call.id = delta.tool_call_id
             into.tool_call.name = delta.tool_name
             into.tool_call.arguments_json_fragment = delta.text
-    if delta.logprobs:
-        into.logprobs.extend(map(_logprob, delta.logprobs))
-    if delta.opaque_state:
-        into.opaque_state = delta.opaque_state
-    return response
 
 
 def _write_message(message: Message, into: chat_pb2.Message) -> None:
