@@ -144,6 +144,8 @@ def test_the_settings_that_matter() -> None:
         "grpc.keepalive_time_ms": 60_000,
         "grpc.keepalive_timeout_ms": 20_000,
         "grpc.keepalive_permit_without_calls": 1,
+        "grpc.http2.bdp_probe": 0,
+        "grpc.http2.lookahead_bytes": 1_048_576,
         "grpc.max_receive_message_length": 16_777_216,
         "grpc.max_send_message_length": 67_108_864,
         "grpc.max_concurrent_streams": 1_024,
