@@ -80,9 +80,11 @@ class DirectPost:
         self._head = f"POST {url.raw_path_qs} HTTP/1.1\r\n{_lines(alike)}"
 
     async def send(
-        self, body: bytes, headers: Mapping[str, str], limits: aiohttp.ClientTimeout
+        self, body: bytes, headers: Mapping[str, str], limits: aiohttp.ClientTimeout, ahead: int
     ) -> DirectResponse:
         """Send ``body`` and return the answer as soon as its headers are here; the caller closes it.
+
+        Of the answer's body twice ``ahead`` bytes may wait to be read; then the connection is not read.
 
         Raises:
             TimeoutError: connecting took longer than ``limits`` allow; nothing else is limited.
@@ -93,7 +95,7 @@ class DirectPost:
         connection = await self._connector.connect(self._alike, [], limits)
         try:
             protocol, transport = _ends(connection)
-            protocol.set_response_params(read_until_eof=True)
+            protocol.set_response_params(read_until_eof=True, read_bufsize=ahead)
             transport.write(head + body)
             while True:
                 message, content = await protocol.read()

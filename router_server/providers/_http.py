@@ -42,6 +42,10 @@ _MAX_PATHS: Final = 256
 _LARGE_BYTES: Final = 1024 * 1024
 """Beyond this a body is not written in one go."""
 
+_STREAM_AHEAD: Final = 256 * 1024
+_BODY_AHEAD: Final = 1024 * 1024
+"""Bytes; see `DirectPost.send`. Half a megabyte of vectors shall not stop the reading that is waited for."""
+
 _JSON: Final = {"Content-Type": "application/json"}
 
 
@@ -106,16 +110,24 @@ class HttpClient:
         Raises:
             UpstreamError: whatever went wrong, and for every status that is not 2xx.
         """
-        exchange = await self.open(path, body, headers, connect_timeout)
+        exchange = await self.open(path, body, headers, connect_timeout, ahead=_BODY_AHEAD)
         try:
             return await exchange.read_all(MAX_BODY_BYTES)
         finally:
             exchange.close()
 
     async def open(
-        self, path: str, body: bytes, headers: Mapping[str, str], connect_timeout: float
+        self,
+        path: str,
+        body: bytes,
+        headers: Mapping[str, str],
+        connect_timeout: float,
+        *,
+        ahead: int = _STREAM_AHEAD,
     ) -> Exchange:
         """Send a JSON body and return the answer as soon as its headers are here; the caller closes it.
+
+        About twice ``ahead`` bytes of the answer may wait to be read.
 
         Raises:
             UpstreamError: as `post`.
@@ -125,7 +137,7 @@ class HttpClient:
             url, large = self._endpoint.url(path), {**_JSON, **headers}
             exchange = await self._send("POST", url, io.BytesIO(body), large, connect_timeout)
         else:
-            exchange = await self._post(path, body, headers, connect_timeout)
+            exchange = await self._post(path, body, headers, connect_timeout, ahead)
         if not 200 <= exchange.status < 300:  # noqa: PLR2004 - the 2xx of HTTP
             raise await self._failure(exchange)
         return exchange
@@ -162,7 +174,7 @@ class HttpClient:
         await self._session.close()
 
     async def _post(
-        self, path: str, body: bytes, headers: Mapping[str, str], connect_timeout: float
+        self, path: str, body: bytes, headers: Mapping[str, str], connect_timeout: float, ahead: int
     ) -> Exchange:
         if self._session.closed:
             raise UpstreamError(Outcome.UNAVAILABLE, "provider_closed")
@@ -173,7 +185,7 @@ class HttpClient:
             url = self._endpoint.url(path)
             post = self._posts[path] = DirectPost(self._connector, url, {**_JSON, **self._headers})
         try:
-            return Exchange(await post.send(body, headers, _timeout(connect_timeout)), self._open)
+            return Exchange(await post.send(body, headers, _timeout(connect_timeout), ahead), self._open)
         except (aiohttp.ClientError, HttpProcessingError, TimeoutError, OSError) as error:
             raise transport_failure(error) from None
 
