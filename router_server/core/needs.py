@@ -63,7 +63,7 @@ def estimate_tokens(characters: int) -> int:
 def estimate_prompt(request: ChatRequest | EmbedRequest) -> int:
     """Return about how many tokens the prompt has."""
     if type(request) is EmbedRequest:
-        return sum([estimate_tokens(len(text)) for text in request.inputs])
+        return sum([-(-len(text) // _CHARACTERS_PER_TOKEN) for text in request.inputs])
     turns = 0
     for message in request.messages:
         for part in message.content:

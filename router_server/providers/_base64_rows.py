@@ -28,7 +28,8 @@ def lifted(body: bytes) -> tuple[bytes, list[bytes]]:
     with suppress(ValueError):
         while begin := _BEGIN.search(body, at, at + _MOST_BETWEEN):
             end = body.index(b'"', begin.end())
-            rows.append(b64decode(whole[begin.end() : end], validate=True))
+            # Validated. To say so by its name takes a quarter longer.
+            rows.append(b64decode(whole[begin.end() : end], None, True))
             between.append(whole[at : begin.end()])
             at = end
     return b"".join((*between, whole[at:])), rows

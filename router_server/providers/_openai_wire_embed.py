@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from array import array
+from collections.abc import Iterable
 from typing import Any, Final
 
 import msgspec
@@ -95,7 +96,8 @@ def _decoded(body: bytes) -> _Body:
 
 
 def _embeddings(answer: _Body, count: int, dimensions: int | None) -> Embeddings:
-    rows = [_bytes_of(vector.embedding) for vector in _in_order(answer.data or [], count)]
+    vectors = _in_order(answer.data or [], count)
+    rows = [row if type(row := vector.embedding) is bytes else _bytes_of(row) for vector in vectors]
     size = len(rows[0]) if dimensions is None else dimensions * _FLOAT_BYTES
     if not size or size % _FLOAT_BYTES or set(map(len, rows)) != {size}:
         raise UpstreamError(Outcome.MALFORMED, "wrong_dimensions")
@@ -117,10 +119,8 @@ def _in_order(vectors: list[_Vector], count: int) -> list[_Vector]:
     return [placed[at] for at in range(count)]
 
 
-def _bytes_of(vector: bytes | list[float]) -> bytes:
-    if isinstance(vector, bytes):
-        return vector
-    numbers = array("f", vector)
+def _bytes_of(numbers: Iterable[float]) -> bytes:
+    written = array("f", numbers)
     if sys.byteorder == "big":
-        numbers.byteswap()
-    return numbers.tobytes()
+        written.byteswap()
+    return written.tobytes()
