@@ -32,7 +32,7 @@ from router_server.core.errors import (
 from router_server.core.hedge import HEDGE_LOST
 from router_server.core.limiter import Limiter, Permit
 from router_server.core.measures import Measures
-from router_server.core.observer import AttemptObservation, AttemptRecord
+from router_server.core.observer import AttemptObservation, AttemptRecord, AttemptStart
 from router_server.core.options import options_for
 from router_server.core.own_limit import OwnLimit
 from router_server.core.provider import UpstreamChat, UpstreamEmbed
@@ -45,7 +45,6 @@ T = TypeVar("T")
 
 _OK = Outcome.OK
 """What nearly every attempt comes to: to look a member up in its enum takes 900 instructions."""
-_NOT_CONNECTED = Timer(0.0, 0.0)
 _INTERNAL_ERROR = UpstreamError(Outcome.UNAVAILABLE, "internal_error", blameless=True)
 """What a bug makes of an attempt; only read, never raised."""
 
@@ -58,6 +57,7 @@ class Attempt:
         target: who is asked.
         step: the plan's word on it.
         check_soon: asks for an active check of the target, whose failure is then held against it.
+        now: when it begins.
 
     Attributes:
         call: as above.
@@ -68,23 +68,43 @@ class Attempt:
     """
 
     def __init__(
-        self, call: Call, target: Target, step: Step, check_soon: Callable[[Target, BreakerEffect], None]
+        self,
+        call: Call,
+        target: Target,
+        step: Step,
+        check_soon: Callable[[Target, BreakerEffect], None],
+        now: float,
     ) -> None:
         self.call = call
         self.target = target
         self.measures = Measures()
-        self._engine = target.upstream.engine
+        upstream, (host, port) = target.upstream, target.address
+        self._engine = upstream.engine
         self._step, self._check_soon = step, check_soon
-        self._began = call.clock()
-        self._start = call.attempting(target, hedge=step.hedge)
+        self._began = now
+        self._start = AttemptStart(
+            call_id=call.start.call_id,
+            operation=call.operation,
+            route=call.start.route,
+            target=target.configured,
+            provider=target.provider,
+            kind=upstream.kind,
+            model=target.settings.model,
+            number=call.asked + 1,
+            server_address=host,
+            server_port=port,
+            request=call.request,
+            hedge=step.hedge,
+            endpoint=upstream.endpoint,
+        )
         self.usage: Usage | None = None
         self.record: AttemptRecord | None = None
         self._observation: AttemptObservation | None = None
         self._place: Place | None = None
         self._reserved: Reservation | None = None
-        self._connect = _NOT_CONNECTED
+        self._connect_limit = 0.0
         self._lost = False
-        self._timers = Timers(target.settings.timeouts, call.deadline, call.clock, step.others_left)
+        self._timers = Timers(target.settings.timeouts, call.deadline, step.others_left)
 
     async def run(self, work: Callable[[Attempt], Awaitable[T]]) -> T:
         """Return what ``work`` returns, done while the target's permit is held.
@@ -109,7 +129,7 @@ class Attempt:
             if upstream.adaptive is not None:
                 self._place = upstream.adaptive.place()
             self.measures.permitted_at = now = self.call.clock()
-            self._connect = self._timers.connect(now)
+            self._connect_limit = self._timers.begin(now)
             result = await work(self)
             failure = None
         except UpstreamError as error:
@@ -141,7 +161,7 @@ class Attempt:
             request=settings.applied_to(request),
             options=self._options(),
             headers=self._headers(),
-            connect_timeout=self._connect.limit,
+            connect_timeout=self._connect_limit,
             priority=request.routing.priority,
             continuation=continuation,
         )
@@ -153,7 +173,7 @@ class Attempt:
             request=request,
             options=self._options(),
             headers=self._headers(),
-            connect_timeout=self._connect.limit,
+            connect_timeout=self._connect_limit,
             priority=request.routing.priority,
         )
 
@@ -163,20 +183,20 @@ class Attempt:
         Raises:
             UpstreamError: TIMEOUT.
         """
-        since = self.call.clock()
-        timer = self._timers.unary(since)
-        cutoff = Cutoff(timer.limit)
+        timers, configured = self._timers, self.target.settings.timeouts.unary
+        limit = timers.unary()
+        timers.scope = cutoff = Cutoff(limit)
+        timers.latest = timers.since + configured
         try:
             with cutoff:
-                self._timers.runs(cutoff, since + timer.configured)
                 return await work
         except TimeoutError:
             if not cutoff.due:
                 raise
-            ran = max(timer.limit, self.call.clock() - since)
+            timer, ran = Timer(limit, configured), max(limit, self.call.clock() - timers.since)
             raise self._timed_out(timer, ran, Phase.FIRST_TOKEN, "unary_timeout") from None
         finally:
-            self._timers.runs(None)
+            timers.scope = None
 
     async def read(self, stream: Reads, sink: Sink) -> None:
         """Hand everything that ``stream`` yields to ``sink``, within the first-token and idle limits.
@@ -189,7 +209,7 @@ class Attempt:
         timer = self._timers.first_token(reasoning is not None, wished)
         reading = Reading(self._timers, timer, self.call.deadline, self.measures, self._engine)
         latest = reading.since + min(timer.configured, wished or timer.configured)
-        self._timers.runs(reading, latest)
+        self._timers.scope, self._timers.latest = reading, latest
         try:
             async with aclosing(stream):
                 await reading.run(stream, sink, self._saw_first_token)
@@ -198,7 +218,7 @@ class Attempt:
                 raise
             raise self._late(reading, timer) from None
         finally:
-            self._timers.runs(None)
+            self._timers.scope = None
 
     def summary(self) -> AttemptSummary:
         """Return the attempt as its caller sees it while it is still open."""
@@ -228,7 +248,7 @@ class Attempt:
             return 0.0
         # What an engine takes to start or wake has nothing to do with how long a full queue is worth it.
         patience = math.inf if limiter.paused else limiter.limits.queue_timeout
-        return self._timers.queue(patience).limit
+        return self._timers.queue(patience, self.call.clock())
 
     def _saw_first_token(self) -> None:
         if self._place is not None:
@@ -261,7 +281,8 @@ class Attempt:
 
     def _is_blameless(self, failure: UpstreamError) -> bool:
         if failure.phase is Phase.CONNECT:
-            return not self._connect.blames_upstream(self._connect.limit)
+            timer = Timer(self._connect_limit, self.target.settings.timeouts.connect)
+            return not timer.blames_upstream(timer.limit)
         if failure.outcome is Outcome.MALFORMED and self._callers_options():
             # What a caller puts into the request by itself may make of the answer what we cannot read.
             return True

@@ -182,7 +182,7 @@ class Breaker:
                 self._close()
             return
         self._streak = 0
-        self._count(failed=False)
+        self._bucket().calls += 1
 
     def failure(self, leave: Pass) -> None:
         """The call failed, and the upstream is to blame."""
@@ -193,7 +193,9 @@ class Breaker:
             self._open()
             return
         self._streak += 1
-        self._count(failed=True)
+        bucket = self._bucket()
+        bucket.calls += 1
+        bucket.failures += 1
         if self._streak >= self._settings.failure_threshold or self._rate_exceeded():
             self._open()
 
@@ -241,14 +243,13 @@ class Breaker:
         if self._state is _OPEN and self._clock() >= self._open_until:
             self._half_open()
 
-    def _count(self, *, failed: bool) -> None:
+    def _bucket(self) -> _Bucket:
         now = self._clock()
         if now >= self._newest.start + self._tenth:
             self._newest = _Bucket(now)
             self._buckets.append(self._newest)
             self._forget(now)
-        self._newest.calls += 1
-        self._newest.failures += failed
+        return self._newest
 
     def _forget(self, now: float) -> None:
         while now - self._buckets[0].start > self._settings.window:

@@ -14,7 +14,7 @@ from router_server.core.deadline import deadline_of
 from router_server.core.errors import AttemptSummary, Outcome, Phase, Reason, RouterError
 from router_server.core.funds import Funds
 from router_server.core.needs import estimate_prompt
-from router_server.core.observer import AttemptRecord, AttemptStart, CallRecord, CallStart, Observer
+from router_server.core.observer import AttemptRecord, CallRecord, CallStart, Observer
 from router_server.core.record import Record
 from router_server.core.results import Invocation, Trail
 from router_server.core.target import Target
@@ -100,25 +100,6 @@ class Call:
         """Note who is answering."""
         self._answering = target
         self._reported_model = reported_model
-
-    def attempting(self, target: Target, *, hedge: bool) -> AttemptStart:
-        """Return what is told of the next attempt, which asks ``target``."""
-        upstream, (host, port) = target.upstream, target.address
-        return AttemptStart(
-            call_id=self.start.call_id,
-            operation=self.operation,
-            route=self.start.route,
-            target=target.configured,
-            provider=target.provider,
-            endpoint=upstream.endpoint,
-            kind=upstream.kind,
-            model=target.settings.model,
-            number=self.asked + 1,
-            server_address=host,
-            server_port=port,
-            request=self.request,
-            hedge=hedge,
-        )
 
     def attempted(self, record: AttemptRecord) -> None:
         """Note a finished attempt."""

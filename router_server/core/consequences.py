@@ -18,7 +18,8 @@ def went_well(target: Target, leave: Pass) -> None:
     """The target has answered."""
     target.breaker.success(leave)
     target.cooldown.answered()
-    target.upstream.healthy = target.upstream.healthy or None
+    if target.upstream.healthy is False:
+        target.upstream.healthy = None
 
 
 def failed(

@@ -13,7 +13,9 @@ from __future__ import annotations
 import asyncio
 import math
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
+
+_NEVER: Final = math.inf
 
 
 class Cutoff:
@@ -25,13 +27,13 @@ class Cutoff:
 
     __slots__ = ("_cancelling", "_fires", "_seconds", "_task", "_timer", "_when", "due")
 
-    def __init__(self, seconds: float = math.inf) -> None:
+    def __init__(self, seconds: float = _NEVER) -> None:
         self.due = False
         """True once it is cut off: whether a `TimeoutError` is this one's."""
         self._seconds = seconds
         self._timer: asyncio.TimerHandle | None = None
         self._when: float | None = None
-        self._fires = math.inf
+        self._fires = _NEVER
 
     def cut(self) -> None:
         """End what runs inside, from whatever task."""
@@ -60,7 +62,7 @@ class Cutoff:
         self._timer = self._task.get_loop().call_at(when, self._look)
 
     def _look(self) -> None:
-        self._fires, self._timer = math.inf, None
+        self._fires, self._timer = _NEVER, None
         if self._when is None:
             return
         now = self._task.get_loop().time()
@@ -77,7 +79,7 @@ class Cutoff:
         assert task is not None, "only a task can be cut off"  # noqa: S101 - narrows the type
         self._task = task
         self._cancelling = task.cancelling()
-        if self._seconds != math.inf:
+        if self._seconds != _NEVER:
             loop = task.get_loop()
             self._when = self._fires = loop.time() + self._seconds
             self._timer = loop.call_later(self._seconds, self._look)

@@ -5,7 +5,6 @@ Pure arithmetic on seconds of a monotonic clock that the caller reads. Refuses t
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -139,8 +138,8 @@ def share(
     remaining: float,
     others_left: bool,
     wished: float | None = None,
-) -> Timer:
-    """Return an attempt's timer: its own limit, at most what remains, half of it if another may follow.
+) -> float:
+    """Return the seconds of an attempt's timer: its own, at most what remains, half if another may follow.
 
     Args:
         configured: the limit of the target's configuration.
@@ -151,69 +150,77 @@ def share(
     limit = remaining / 2 if others_left else remaining
     if limit > configured:  # noqa: PLR1730 - `min` takes ten times as long
         limit = configured
-    return Timer(limit if wished is None or wished > limit else wished, configured)
+    return limit if wished is None or wished > limit else wished
 
 
 class Timers:
-    """The timers of one attempt, each cut from what remains of its call when it is asked for.
+    """The timers of one attempt, cut from what remains of its call when it begins.
 
     The one that runs is put off when the call's deadline is.
 
     Args:
         timeouts: the target's.
         deadline: the call's.
-        clock: monotonic seconds.
         others_left: another target may be tried after this one.
 
     Attributes:
-        latest: the moment to which the one that runs may be put off.
+        since: the moment at which the upstream was asked.
+        scope: the one that runs now; None: none does, as it is when the attempt is over.
+        latest: the moment to which that may be put off.
     """
 
-    __slots__ = ("_clock", "_deadline", "_others_left", "_scope", "_shared", "_timeouts", "latest")
+    __slots__ = (
+        "_deadline",
+        "_others_left",
+        "_remaining",
+        "_shared",
+        "_timeouts",
+        "latest",
+        "scope",
+        "since",
+    )
 
-    def __init__(
-        self, timeouts: Timeouts, deadline: Deadline, clock: Callable[[], float], others_left: bool
-    ) -> None:
+    def __init__(self, timeouts: Timeouts, deadline: Deadline, others_left: bool) -> None:
         self._timeouts = timeouts
         self._deadline = deadline
-        self._clock = clock
-        self._others_left = others_left
-        self._shared = others_left
-        self._scope: Scope | None = None
+        self._others_left = self._shared = others_left
+        self._remaining = 0.0
+        self.since = 0.0
+        self.scope: Scope | None = None
         self.latest = 0.0
-
-    def runs(self, scope: Scope | None, latest: float = 0.0) -> None:
-        """Note which one runs now: None for none, and none is when the attempt is over."""
-        self._scope, self.latest = scope, latest
 
     def put_off(self, by: float) -> None:
         """The call has ``by`` more seconds than it had, and so has what is waited for: its share of them."""
-        when = None if self._scope is None else self._scope.when()
-        if self._scope is not None and when is not None:
+        when = None if self.scope is None else self.scope.when()
+        if self.scope is not None and when is not None:
             mine = by / 2 if self._shared else by
-            self._scope.reschedule(max(when, min(when + mine, self.latest)))
+            self.scope.reschedule(max(when, min(when + mine, self.latest)))
 
-    def queue(self, configured: float) -> Timer:
-        """Return the timer of the wait for a permit."""
-        return self._share(configured, self._clock())
+    def queue(self, configured: float, now: float) -> float:
+        """Return the seconds that a permit is waited for."""
+        return share(configured, self._deadline.remaining(now), self._others_left)
 
-    def connect(self, now: float) -> Timer:
-        """Return the timer of connecting; it ends before the one around it, so that the culprit is known."""
-        configured, remaining = self._timeouts.connect, self._deadline.remaining(now)
+    def begin(self, now: float) -> float:
+        """The upstream is asked: what follows is cut from what remains now. Return the seconds of connecting.
+
+        They end before those around them do, so that the culprit is known.
+        """
+        self.since = now
+        self._remaining = remaining = self._deadline.remaining(now)
+        configured = self._timeouts.connect
         shared = self._others_left or remaining <= _TIGHT
         latest = remaining / 2 if shared else remaining - _CONNECT_MARGIN
-        limit = configured if configured < latest else latest  # noqa: FURB136 - `min` takes ten times as long
-        return Timer(limit, configured)
+        return configured if configured < latest else latest  # noqa: FURB136 - `min` takes ten times as long
 
-    def unary(self, now: float) -> Timer:
-        """Return the timer of a whole answer."""
-        return share(self._timeouts.unary, self._deadline.remaining(now), self._others_left)
+    def unary(self) -> float:
+        """Return the seconds of a whole answer."""
+        return share(self._timeouts.unary, self._remaining, self._others_left)
 
     def first_token(self, reasoning: bool, wished: float | None) -> Timer:
         """Return the timer of a stream's first event; ``wished`` is the caller's own limit."""
         timeouts = self._timeouts
-        limit = timeouts.first_token_reasoning if reasoning else timeouts.first_token
-        return self._share(limit, self._clock(), wished)
+        configured = timeouts.first_token_reasoning if reasoning else timeouts.first_token
+        return Timer(share(configured, self._remaining, self._others_left, wished), configured)
 
     def idle(self, since: float, *, finished: bool) -> float:
         """Return until when a stream's next event is waited for; once ``finished`` it has its usage to send.
@@ -224,6 +231,3 @@ class Timers:
         idle = self._timeouts.idle
         self.latest = since + (min(idle, _FAREWELL) if finished else idle)
         return self.latest
-
-    def _share(self, configured: float, now: float, wished: float | None = None) -> Timer:
-        return share(configured, self._deadline.remaining(now), self._others_left, wished)

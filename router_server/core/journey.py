@@ -76,16 +76,18 @@ class Journey:
         """
         if self._course.passed_over:
             self._tell_passed_over()
-        step = self._course.next_step(self._call.clock())
+        now = self._call.clock()
+        step = self._course.next_step(now)
         if step is None:
             raise self.verdict()
         if step.wait > 0:
             await asyncio.sleep(step.wait)
+            now = self._call.clock()
         target = self._route.endpoints[step.target]
         if self._previous is not None:
             self._tell_failover(self._previous, target.configured)
         self._call.answering(target)
-        return Attempt(self._call, target, step, self._check_soon)
+        return Attempt(self._call, target, step, self._check_soon, now)
 
     def patience(self, attempt: Attempt) -> float | None:
         """Return the seconds that ``attempt`` may take before a hedge is due, or None: it never is."""
@@ -100,12 +102,13 @@ class Journey:
         """
         if self._hedging is None or not self._hedging.budget.allows:
             return None
-        step = self._course.beside(self._call.clock(), lambda name: self._route.endpoints[name].free)
+        now = self._call.clock()
+        step = self._course.beside(now, lambda name: self._route.endpoints[name].free)
         if step is None:
             return None
         self._hedged = True
         self._hedging.budget.spend()
-        return Attempt(self._call, self._route.endpoints[step.target], step, self._check_soon)
+        return Attempt(self._call, self._route.endpoints[step.target], step, self._check_soon, now)
 
     def timed(self, attempt: Attempt) -> None:
         """``attempt`` answers now, or would later: its target's next hedges are timed by that."""

@@ -35,10 +35,6 @@ class Gate:
     inflight: int = 0
     queued: int = 0
 
-    def has_room(self) -> bool:
-        """Tell whether one more may pass."""
-        return self.capacity is None or self.inflight < self.capacity
-
 
 @dataclass(eq=False, slots=True)
 class _Waiter:
@@ -123,7 +119,7 @@ class Limiter:
         """Tell whether a newcomer would get a slot at once."""
         if self.paused or self.inflight >= self.max_concurrency:
             return False
-        return gate.has_room()
+        return gate.capacity is None or gate.inflight < gate.capacity
 
     def change(self, limits: Limits) -> None:
         """Go by ``limits`` from now on; who waits or is served already stays, also where that is too many."""
@@ -153,7 +149,7 @@ class Limiter:
         now = self._clock()
         while not self.paused and self.inflight < self.max_concurrency:
             # A cancelled waiter is still in the queue until its task runs.
-            waiting = [w for w in self._waiters if w.gate.has_room() and not w.admitted.done()]
+            waiting = [w for w in self._waiters if self.has_room(w.gate) and not w.admitted.done()]
             if not waiting:
                 return
             first = min(waiting, key=lambda w: w.rank(now, self.limits.max_wait_boost))

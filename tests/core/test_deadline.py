@@ -22,11 +22,12 @@ def test_without_a_deadline_the_default_counts() -> None:
 def test_no_timer_outlives_what_it_is_cut_from(
     configured: float, remaining: float, wished: float | None, *, others: bool
 ) -> None:
-    timer = share(configured, remaining, others_left=others, wished=wished)
-    assert timer.limit <= min(configured, remaining)
-    assert not others or timer.limit <= remaining / 2
-    assert wished is None or timer.limit <= wished
-    assert timer.configured == configured
+    limit = share(configured, remaining, others_left=others, wished=wished)
+    assert limit <= min(configured, remaining)
+    assert not others or limit <= remaining / 2
+    assert wished is None or limit <= wished
+    allowed = [configured, remaining / 2 if others else remaining, wished]
+    assert limit in allowed, "as long as it may be"
 
 
 @pytest.mark.parametrize(
