@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from types import TracebackType
 from typing import Final
 
 from router_server.core.deadline import deadline_of
@@ -41,7 +40,7 @@ class CallKind(Record, frozen=True):
 
 
 class Call:
-    """The state of one call, from its plan to its record: ``with call`` it ends with one, come what may.
+    """The state of one call, from its plan to its record: whoever begins it says how it ended, come what may.
 
     Args:
         kind: what it has in common with others.
@@ -137,12 +136,7 @@ class Call:
         usages = [record.usage for record in self.records if record.usage is not None]
         return sum(usages[1:], usages[0]) if usages else None
 
-    def __enter__(self) -> None:
-        """Begin what is recorded."""
-
-    def __exit__(
-        self, _kind: type[BaseException] | None, error: BaseException | None, _traceback: TracebackType | None
-    ) -> None:
+    def ended(self, error: BaseException | None = None) -> None:
         """Tell the observer of the call's end, whatever it is; a `RouterError` is given the attempts."""
         if error is None:
             self._end()

@@ -92,9 +92,15 @@ class Course:
         retry, self._retry = self._retry, None
         if retry is not None and retry.wait + MIN_ATTEMPT <= remaining:
             return retry
-        if self._left or self._look_ahead():
-            return self._ask_next() if remaining >= MIN_ATTEMPT else None
-        return self._after_rest(now)
+        if not self._left and not self._look_ahead():
+            return self._after_rest(now)
+        if remaining < MIN_ATTEMPT:
+            return None
+        candidate = self._left.pop(0)
+        target, group = candidate.target, candidate.group
+        self._asked[target] = candidate
+        others_left = bool(self._left) or self._look_ahead()
+        return Step(target, 0.0, others_left, self._plan.last_resort, waited=group in self._waited)
 
     def beside(self, now: float, fit: Callable[[str], bool]) -> Step | None:
         """Return a step beside the one that is running: the first target left that is ``fit`` now, or None.
@@ -167,17 +173,6 @@ class Course:
             return deadline_error(self._phase or Phase.QUEUE)
         waits = [(outcome, max(0.0, at - now)) for outcome, at in self._ends.values()]
         return exhausted(waits, self._too_long, self._refusal)
-
-    def _ask_next(self) -> Step:
-        candidate = self._left.pop(0)
-        self._asked[candidate.target] = candidate
-        return Step(
-            candidate.target,
-            0.0,
-            self.others_left(),
-            self._plan.last_resort,
-            waited=candidate.group in self._waited,
-        )
 
     def _look_ahead(self) -> bool:
         """Look at further targets, up to the first that is well; tell whether one is."""

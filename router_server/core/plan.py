@@ -9,7 +9,7 @@ one call.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import chain, islice
+from itertools import chain
 from typing import Protocol
 
 from router_server.core.errors import (
@@ -144,14 +144,19 @@ def make_plan(
     """
     routing = demand.request.routing
     if routing.allowed_targets:
-        return _of_all(_able(_allowed(prospects, routing.allowed_targets), needs, demand), needs, routing)
-    picked = _able(prospects, needs, demand)
+        chosen = _allowed(prospects, routing.allowed_targets)
+        return _of_all(_able(chosen, needs, demand), needs, routing)
     if strategy is not ordered:
-        return _of_all(strategy([*picked], demand), needs, routing)
-    if _EMBED in needs:
-        picked = _of_one_space(picked)
-    first = next(picked)
-    rest = picked if routing.allow_failover and len(prospects) > 1 else ()
+        return _of_all(strategy(_able(prospects, needs, demand), demand), needs, routing)
+    others = iter(prospects)
+    for prospect in others:
+        first = prospect.candidate(demand)
+        if needs <= first.capabilities:
+            break
+    else:
+        raise _unsupported(prospects, needs, demand)
+    alone = prospect is prospects[-1] or not routing.allow_failover
+    rest = () if alone else _behind(first, others, needs, demand)
     if first.blocked is None and first.cooling <= 0 and not first.endpoints:  # nearly always so
         return Plan(first.group or first.target, (first,), rest=rest)
     well, passed_over = next_well(chain((first,), rest))
@@ -159,12 +164,12 @@ def make_plan(
     return replace(plan, rest=rest) if well else plan
 
 
-def _of_all(picked: Iterable[Candidate], needs: frozenset[Capability], routing: Routing) -> Plan:
+def _of_all(picked: Sequence[Candidate], needs: frozenset[Capability], routing: Routing) -> Plan:
     """Return the plan of a call for which everybody has been put in order."""
     if _EMBED in needs:
-        picked = _of_one_space(iter(picked))
+        picked = [c for c in picked if c.space == picked[0].space]
     if not routing.allow_failover:
-        picked = islice(picked, 1)
+        picked = picked[:1]
     return _eligible([endpoint for c in picked for endpoint in _endpoints(c)])
 
 
@@ -172,18 +177,10 @@ def next_well(rest: Iterable[Candidate]) -> tuple[Sequence[Candidate], Sequence[
     """Return whom to ask for the next target that is well, and who was passed over on the way to it."""
     passed_over: list[Candidate] = []
     for candidate in rest:
-        if candidate.well:
+        if candidate.blocked is None and candidate.cooling <= 0:
             return _endpoints(candidate), passed_over
         passed_over += _endpoints(candidate)
     return (), passed_over
-
-
-def _of_one_space(picked: Iterator[Candidate]) -> Iterator[Candidate]:
-    first = next(picked)
-    yield first
-    for candidate in picked:
-        if candidate.space == first.space:
-            yield candidate
 
 
 def _endpoints(candidate: Candidate) -> Sequence[Candidate]:
@@ -212,22 +209,29 @@ def _allowed(prospects: Sequence[Prospect], allowed: tuple[str, ...]) -> Sequenc
     return [by_name[name] for name in dict.fromkeys(allowed)]
 
 
-def _able(prospects: Sequence[Prospect], needs: frozenset[Capability], demand: Demand) -> Iterator[Candidate]:
-    """Yield who can do it; where nobody can, raise what the call is told."""
-    unable: list[Candidate] = []
-    anybody = False
+def _able(prospects: Sequence[Prospect], needs: frozenset[Capability], demand: Demand) -> Sequence[Candidate]:
+    candidates = [prospect.candidate(demand) for prospect in prospects]
+    able = [candidate for candidate in candidates if needs <= candidate.capabilities]
+    if not able:
+        raise _unsupported(prospects, needs, demand)
+    return able
+
+
+def _behind(
+    first: Candidate, prospects: Iterator[Prospect], needs: frozenset[Capability], demand: Demand
+) -> Iterator[Candidate]:
+    """Yield who can do it as well as ``first``, looked at when it is their turn."""
+    embeds = _EMBED in needs
     for prospect in prospects:
         candidate = prospect.candidate(demand)
-        if needs <= candidate.capabilities:
-            anybody = True
+        if needs <= candidate.capabilities and not (embeds and candidate.space != first.space):
             yield candidate
-        else:
-            unable.append(candidate)
-    if anybody:
-        return
-    lacking = min((sorted(needs - c.capabilities) for c in unable), key=len)
+
+
+def _unsupported(prospects: Sequence[Prospect], needs: frozenset[Capability], demand: Demand) -> RouterError:
+    lacking = min((sorted(needs - p.candidate(demand).capabilities) for p in prospects), key=len)
     names = ", ".join(lacking)
-    raise RouterError(
+    return RouterError(
         Reason.CAPABILITY_UNSUPPORTED,
         f"No target of this route can do what the call needs: {names}. "
         "Leave it out, or name a route whose targets can.",

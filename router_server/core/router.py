@@ -44,7 +44,7 @@ from router_server.core.types import (
     Usage,
 )
 
-T = TypeVar("T")
+A = TypeVar("A", Answer, Embeddings)
 
 _DIRECT = "direct"
 """The route's name in telemetry where the caller named a provider and a model: label values are bounded."""
@@ -129,11 +129,8 @@ class Router:
             return answer
 
         call = self._call(self._chats, route, request, invocation)
-        with call:
-            attempt, answer = await self._first_answer(call, route, work)
-            call.answering(attempt.target, answer.reported_model)
-            call.usage = attempt.usage or attempt.priced(Usage())
-        return ChatResult(invocation.call_id, request.model, answer, call.usage, call.trail())
+        answer, usage = await self._first_answer(call, route, work)
+        return ChatResult(invocation.call_id, request.model, answer, usage, call.trail())
 
     async def embed(self, request: EmbedRequest, invocation: Invocation) -> EmbedResult:
         """Return one vector per input, all or nothing.
@@ -151,11 +148,8 @@ class Router:
             return answer
 
         call = self._call(self._embeds, route, request, invocation)
-        with call:
-            attempt, answer = await self._first_answer(call, route, work)
-            call.answering(attempt.target, answer.reported_model)
-            call.usage = attempt.usage or attempt.priced(Usage())
-        return EmbedResult(invocation.call_id, request.model, answer.vectors, call.usage, call.trail())
+        answer, usage = await self._first_answer(call, route, work)
+        return EmbedResult(invocation.call_id, request.model, answer.vectors, usage, call.trail())
 
     async def stream(self, request: ChatRequest, invocation: Invocation) -> AsyncGenerator[StreamEvent, None]:
         """Yield the events of one streamed answer; closing the generator ends the call.
@@ -211,32 +205,41 @@ class Router:
     async def _pump(self, call: Call, route: Route, request: ChatRequest, outbox: Outbox) -> None:
         recovery = request.routing.stream_recovery or route.stream_recovery
         try:
-            with call:
-                plan = await _allotted_plan(call, route) if route.allocation else _plan(call, route)
-                journey = Journey(call, route, plan, self._check_soon)
-                streaming = Streaming(
-                    call, journey, outbox, recovery, keep_answer=self._settings.keep_answers
-                )
-                await streaming.run()
-        except Exception as error:  # noqa: BLE001 - the reader gets it, and raises it where it is seen
-            outbox.close(error)
+            plan = await _allotted_plan(call, route) if route.allocation else _plan(call, route)
+            journey = Journey(call, route, plan, self._check_soon)
+            streaming = Streaming(call, journey, outbox, recovery, keep_answer=self._settings.keep_answers)
+            await streaming.run()
+        except BaseException as error:
+            call.ended(error)
+            if not isinstance(error, Exception):
+                raise
+            outbox.close(error)  # the reader raises it where it is seen
         else:
+            call.ended()
             outbox.close()
 
     async def _first_answer(
-        self, call: Call, route: Route, work: Callable[[Attempt], Awaitable[T]]
-    ) -> tuple[Attempt, T]:
-        plan = await _allotted_plan(call, route) if route.allocation else _plan(call, route)
-        journey = Journey(call, route, plan, self._check_soon)
-        while True:
-            attempt = await journey.next()
-            race = None if route.hedging is None else Race(journey, attempt, journey.patience(attempt))
-            try:
-                answer = await (paid(attempt, work) if race is None else race.run(work))
-            except UpstreamError as error:
-                journey.failed(attempt if race is None else race.leader, error)
-                continue
-            return attempt if race is None else race.leader, answer
+        self, call: Call, route: Route, work: Callable[[Attempt], Awaitable[A]]
+    ) -> tuple[A, Usage]:
+        try:
+            plan = await _allotted_plan(call, route) if route.allocation else _plan(call, route)
+            journey = Journey(call, route, plan, self._check_soon)
+            while True:
+                attempt = await journey.next()
+                race = None if route.hedging is None else Race(journey, attempt, journey.patience(attempt))
+                try:
+                    answer = await (paid(attempt, work) if race is None else race.run(work))
+                    break
+                except UpstreamError as error:
+                    journey.failed(attempt if race is None else race.leader, error)
+            winner = attempt if race is None else race.leader
+            call.answering(winner.target, answer.reported_model)
+            call.usage = usage = winner.usage or winner.priced(Usage())
+        except BaseException as error:
+            call.ended(error)
+            raise
+        call.ended()
+        return answer, usage
 
     def _call(
         self, kind: CallKind, route: Route, request: ChatRequest | EmbedRequest, invocation: Invocation
