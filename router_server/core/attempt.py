@@ -118,7 +118,8 @@ class Attempt:
         if leave is None:
             raise UpstreamError(Outcome.CIRCUIT_OPEN, "breaker_open")
         self.call.asked += 1
-        self.call.deadline.follow(self._timers)
+        if (followers := self.call.deadline.followers) is not None:
+            followers.add(self._timers)
         self._observation = self.call.observation.attempt(self._start)
         failure: UpstreamError | None = _INTERNAL_ERROR
         upstream, permit = self.target.upstream, None
@@ -299,7 +300,8 @@ class Attempt:
             failed(target, failure, effect, leave, self._check_soon)
         if self._place is not None:
             self._place.ended(_OK if failure is None else failure.outcome)
-        call.deadline.unfollow(self._timers)
+        if call.deadline.followers is not None:
+            call.deadline.followers.discard(self._timers)
         self.record = record = self._record(failure)
         call.attempted(record)
         if self._reserved is not None:

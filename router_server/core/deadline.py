@@ -71,12 +71,8 @@ class Deadline(Struct, gc=False):
     """The moment at which a call is over."""
 
     at: float
-
-    def follow(self, one: Follower) -> None:
-        """Tell ``one`` whenever the deadline moves; this one never does."""
-
-    def unfollow(self, one: Follower) -> None:
-        """Tell it no more."""
+    followers: set[Follower] | None = None
+    """Who is told whenever it moves; None: it never does."""
 
     def remaining(self, now: float) -> float:
         """Return the seconds that are left, never negative."""
@@ -102,14 +98,6 @@ class MovingDeadline(Deadline, gc=True, eq=False):
         for one in tuple(self.followers):
             one.put_off(by)
         return True
-
-    def follow(self, one: Follower) -> None:
-        """Tell ``one`` whenever the deadline moves."""
-        self.followers.add(one)
-
-    def unfollow(self, one: Follower) -> None:
-        """Tell it no more."""
-        self.followers.discard(one)
 
 
 def deadline_of(now: float, timeout: float | None, default: float) -> Deadline:
