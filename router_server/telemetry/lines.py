@@ -23,6 +23,9 @@ ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tupl
 
 _ENCODER: Final = msgspec.json.Encoder()
 
+_MILLISECONDS: Final = [f".{number:03d}Z" for number in range(1000)]
+"""To format one takes half of what a time of day takes."""
+
 _STYLES: Final = {
     logging.DEBUG: "dim",
     logging.INFO: "green",
@@ -139,7 +142,7 @@ def _level(level: int) -> str:
 
 def _utc(moment: float) -> str:
     second = int(moment)
-    return f"{_utc_second(second)}.{int((moment - second) * 1000):03d}Z"
+    return _utc_second(second) + _MILLISECONDS[int((moment - second) * 1000)]
 
 
 @lru_cache(maxsize=4)
