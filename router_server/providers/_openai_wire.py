@@ -47,7 +47,6 @@ class OpenAIWire:
                 take = yield items
                 while take and await exchange.pour(_onwards(parser, answer, take)) and not answer.done:
                     take = yield ()
-                del take  # it knows the call, and an error of the next read's would keep it
             if answer.done:
                 await exchange.read_farewell()
             elif events := parser.close():

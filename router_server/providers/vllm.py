@@ -8,7 +8,7 @@ Where the router is to run the server itself, `_vllm_serve` says how. Refuses to
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -94,18 +94,18 @@ class VllmProvider:
     async def _stream_with_priority(
         self, call: UpstreamChat
     ) -> AsyncGenerator[Sequence[StreamItem], Take | None]:
-        try:
-            async with aclosing(self._wire.stream(call)) as reads:
-                async for items in reads:
-                    yield items
-        except UpstreamError as error:
-            if not self._learn(error, call):
-                raise
-        else:
-            return
-        async with aclosing(self._wire.stream(self._understood(call))) as reads:
-            async for items in reads:
-                yield items
+        for asked in (call, replace(call, priority=0)):
+            try:
+                async with aclosing(self._wire.stream(asked)) as reads:
+                    take: Take | None = None
+                    with suppress(StopAsyncIteration):
+                        while True:
+                            take = yield await reads.asend(take)
+            except UpstreamError as error:
+                if not self._learn(error, asked):
+                    raise
+            else:
+                return
 
     async def embed(self, call: UpstreamEmbed) -> Embeddings:
         """Return one vector per input, in order."""

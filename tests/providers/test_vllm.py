@@ -1,19 +1,22 @@
 """The kind ``vllm`` over real sockets: what it adds to OpenAI's wire."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pydantic
 import pytest
 
 from router_server.core.errors import Outcome, UpstreamError
 from router_server.core.provider import Capability, Provider, Surroundings
+from router_server.core.reading import Reads
 from router_server.core.types import (
     Choice,
+    Delta,
     DeltaKind,
     EngineTimes,
+    Finish,
     Generation,
     Grammar,
     JsonSchema,
@@ -24,6 +27,7 @@ from router_server.core.types import (
     Report,
     ResponseFormat,
     Role,
+    StreamItem,
     Text,
     Tool,
     ToolChoice,
@@ -33,7 +37,18 @@ from router_server.providers._vllm_settings import Settings
 from router_server.providers.vllm import KIND
 from tests.providers.checks import verdict_of
 from tests.providers.openai_talk import HELLO, call, chunk_of, collect, stream, text_chunks
-from tests.upstream import SSE_HEAD, End, Reply, Request, Steps, Upstream, event, json_reply, sse_reply
+from tests.upstream import (
+    LAST_CHUNK,
+    SSE_HEAD,
+    End,
+    Reply,
+    Request,
+    Steps,
+    Upstream,
+    event,
+    json_reply,
+    sse_reply,
+)
 
 ANSWER = json_reply(
     {"model": "m-1", "choices": [{"message": {"content": "Hi", "reasoning": "Hm"}, "finish_reason": "stop"}]}
@@ -257,6 +272,28 @@ async def test_closing_the_stream_closes_the_connection(
     await reads.aclose()  # type: ignore[attr-defined]  # the protocol promises an async generator
     async with asyncio.timeout(5):
         await upstream.connections[0].closed.wait()
+
+
+@pytest.mark.parametrize("priority", [0, 1])
+async def test_what_follows_the_first_read_is_handed_over(
+    upstream: Upstream, provider: Provider, priority: int
+) -> None:
+    go, taken = asyncio.Event(), list[StreamItem]()
+
+    def take(items: Sequence[StreamItem]) -> bool:
+        taken.extend(items)
+        return True
+
+    upstream.then(
+        (*SSE_HEAD, event(chunk_of({"content": "a"})), go, *map(event, text_chunks("b")), LAST_CHUNK)
+    )
+    reads = cast("Reads", provider.stream(call(priority=priority)))
+    await anext(reads)
+    go.set()
+    with pytest.raises(StopAsyncIteration):
+        await reads.asend(take)
+    assert "".join(item.text for item in taken if isinstance(item, Delta)) == "b"
+    assert any(isinstance(item, Finish) for item in taken)
 
 
 async def test_a_broken_stream_with_a_priority_is_not_made_again(
