@@ -77,8 +77,8 @@ class Exchange:
             while not (chunk := await content.read(READ_BYTES)):
                 if content.at_eof():
                     return b""
-        except (aiohttp.ClientError, OSError) as error:
-            raise transport_failure(error) from None
+        except (aiohttp.ClientError, OSError, RuntimeError) as error:
+            raise self._broken(error) from None
         return chunk
 
     async def pour(self, take: Callable[[bytes], bool]) -> bool:
@@ -132,8 +132,8 @@ class Exchange:
                 chunk = await content.readany()
                 chunks.append(chunk)
                 size += len(chunk)
-        except (aiohttp.ClientError, OSError) as error:
-            raise transport_failure(error) from None
+        except (aiohttp.ClientError, OSError, RuntimeError) as error:
+            raise self._broken(error) from None
         return b"".join(chunks)[:limit]
 
     async def read_farewell(self) -> None:
@@ -152,3 +152,15 @@ class Exchange:
         """End the exchange; harmless when repeated. A read that waits in another task fails as ``closed``."""
         self._response.close()
         self._open.discard(self)
+
+    def _broken(self, error: Exception) -> Exception:
+        """Return what it means that a read failed: also where aiohttp ended the connection over what it read.
+
+        It then says nothing to whoever reads the body, and calls the next read a mistake.
+        """
+        if not isinstance(error, RuntimeError):
+            return transport_failure(error)
+        connection = self._response.connection
+        if connection is not None and connection.transport is not None:
+            return error
+        return UpstreamError(Outcome.MALFORMED, "bad_http")

@@ -86,9 +86,11 @@ def embeddings_of(value: object, count: int, dimensions: int | None) -> Embeddin
 def _decoded(body: bytes) -> _Body:
     rest, rows = lifted(body)
     answer = decoded(_BODY, rest)
-    places = [vector for vector in answer.data or () if vector.embedding == b""]
-    if len(places) != len(rows):
-        # Something else of that name stands in it.
+    if not rows:
+        return answer
+    places = answer.data or []
+    if len(places) != len(rows) or any(place.embedding != b"" for place in places):
+        # Something else of that name stands in it, or not all could be lifted.
         return decoded(_BODY, body)
     for place, row in zip(places, rows, strict=True):
         place.embedding = row

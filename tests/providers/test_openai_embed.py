@@ -82,6 +82,16 @@ async def test_vectors_that_are_not_the_answer_do_not_get_into_it(
     assert embeddings.vectors.data == floats(1, 2, 3, 4)
 
 
+async def test_an_empty_vector_is_not_filled_with_one_that_is_not_the_answer(
+    upstream: Upstream, provider: Provider
+) -> None:
+    escaped = packed(-1.984375, -1.984375).replace("/", r"\/")
+    first = f'{{"meta":{{"embedding":"{packed(9, 9)}"}},"embedding":"{escaped}"}}'
+    upstream.then(reply(f'{{"data":[{first},{{"embedding":""}}]}}'.encode()))
+    with pytest.raises(UpstreamError, match="wrong_dimensions"):
+        await provider.embed(embed_call("a", "b"))
+
+
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
