@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 import aiohttp
+from aiohttp.client_proto import ResponseHandler
 
 from router_server.core.errors import Outcome, UpstreamError
 from router_server.providers._direct import DirectResponse
@@ -93,6 +94,10 @@ class Exchange:
         connection = self._response.connection
         if connection is None or connection.transport is None or connection.protocol is None:
             return False
+        if connection.transport.is_closing():
+            # Over TLS the news is on its way to whose place the tap would take, and would never reach it.
+            await _lost(connection.protocol)
+            return False
         tap = Tap(connection.transport, connection.protocol, self._response.content, take)
         try:
             await tap.closed
@@ -164,3 +169,12 @@ class Exchange:
         if connection is not None and connection.transport is not None:
             return error
         return UpstreamError(Outcome.MALFORMED, "bad_http")
+
+
+async def _lost(protocol: ResponseHandler) -> None:
+    """Wait until ``protocol``, whose connection is closing, knows that it is gone."""
+    closed = protocol.closed
+    if closed is None:
+        return
+    closed.add_done_callback(asyncio.Future.exception)  # or it would be logged that nobody looked at it
+    await asyncio.wait({closed})

@@ -109,6 +109,27 @@ async def test_what_the_taker_raises_is_raised(upstream: Upstream, client: HttpC
     await asyncio.wait_for(upstream.connections[0].closed.wait(), 5)
 
 
+@pytest.mark.parametrize("turns", [0, 1, 5])
+async def test_what_broke_while_nobody_read(upstream: Upstream, client: HttpClient, turns: int) -> None:
+    go = asyncio.Event()
+    upstream.then((*SSE_HEAD, event("1"), go, event("2") + b"no size\r\n", End.STALL))
+    exchange, taken = await opened(client), Taken()
+    assert await exchange.read() == b"data: 1\n\n"
+    transport = exchange._response.connection.transport  # type: ignore[union-attr]
+    assert transport is not None
+    go.set()
+    while not transport.is_closing():  # noqa: ASYNC110 - nobody tells of it
+        await asyncio.sleep(0)
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    assert await asyncio.wait_for(exchange.pour(taken), 5) is False
+    assert await exchange.read() == b"data: 2\n\n"
+    with pytest.raises(UpstreamError, match="bad_http"):
+        await asyncio.wait_for(exchange.read(), 5)
+    exchange.close()
+    await asyncio.wait_for(upstream.connections[0].closed.wait(), 5)
+
+
 @pytest.mark.parametrize("how", ["cancelled", "closed"])
 async def test_it_can_be_called_off(upstream: Upstream, client: HttpClient, how: str) -> None:
     upstream.then((*SSE_HEAD, event("1"), End.STALL))
