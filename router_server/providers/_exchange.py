@@ -74,16 +74,24 @@ class Exchange:
             UpstreamError: the body broke off, or its compression is broken.
         """
         content = self._response.content
+        taken: list[bytes] = []
+
+        def take(chunk: bytes) -> bool:
+            taken.append(chunk)
+            return False
+
         try:
-            while not (chunk := await content.read(READ_BYTES)):
-                if content.at_eof():
-                    return b""
+            while not (chunk := content.read_nowait(READ_BYTES)) and not content.at_eof():
+                # Poured, since nobody tells a read that waits that what came is no HTTP.
+                chunk = taken[0] if await self.pour(take) else await content.read(READ_BYTES)
+                if chunk:
+                    break
         except (aiohttp.ClientError, OSError, RuntimeError) as error:
             raise self._broken(error) from None
         return chunk
 
-    async def pour(self, take: Callable[[bytes], bool]) -> bool:
-        """Give ``take`` what arrives, the moment that it does, for as long as it takes more.
+    async def pour(self, take: Callable[[bytes], bool], most: int = READ_BYTES) -> bool:
+        """Give ``take`` what arrives, ``most`` bytes at once, the moment that it does, while it takes more.
 
         Returns:
             True: it takes no more. False: nothing more comes this way; how the body ended, `read` tells.
@@ -98,7 +106,7 @@ class Exchange:
             # Over TLS the news is on its way to whose place the tap would take, and would never reach it.
             await _lost(connection.protocol)
             return False
-        tap = Tap(connection.transport, connection.protocol, self._response.content, take)
+        tap = Tap(connection.transport, connection.protocol, self._response.content, take, most)
         try:
             await tap.closed
         finally:
@@ -130,13 +138,20 @@ class Exchange:
         """
         content = self._response.content
         chunks: list[bytes] = []
-        size = 0
+        left = limit
+
+        def take(chunk: bytes) -> bool:
+            nonlocal left
+            chunks.append(chunk)
+            left -= len(chunk)
+            return left > 0
+
         try:
-            # Buffers are taken as they are: cut to 64 KiB, 64 vectors of 1,536 numbers were copied once more.
-            while size < limit and not content.at_eof():
-                chunk = await content.readany()
-                chunks.append(chunk)
-                size += len(chunk)
+            while left > 0 and not content.at_eof():
+                if not (chunk := content.read_nowait()) and not await self.pour(take, limit):
+                    chunk = await content.readany()
+                if chunk:
+                    take(chunk)
         except (aiohttp.ClientError, OSError, RuntimeError) as error:
             raise self._broken(error) from None
         return b"".join(chunks)[:limit]

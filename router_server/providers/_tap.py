@@ -25,13 +25,14 @@ class Tap(asyncio.Protocol):
         protocol: aiohttp's.
         content: what that makes of the body.
         take: is given what has come; tells whether it takes more.
+        most: bytes that it is given at once.
 
     Attributes:
         closed: done once the body is over or broke off, or no more is taken, which makes it true.
         error: what ``take`` raised. Whoever raises it forgets it here, since it knows this tap.
     """
 
-    __slots__ = ("_content", "_protocol", "_take", "_transport", "closed", "error")
+    __slots__ = ("_content", "_most", "_protocol", "_take", "_transport", "closed", "error")
 
     def __init__(
         self,
@@ -39,12 +40,14 @@ class Tap(asyncio.Protocol):
         protocol: asyncio.Protocol,
         content: aiohttp.StreamReader,
         take: Callable[[bytes], bool],
+        most: int,
     ) -> None:
         self.closed: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self.error: Exception | None = None
         self._transport = transport
         self._protocol = protocol
         self._content = content
+        self._most = most
         self._take: Callable[[bytes], bool] | None = take
         transport.set_protocol(self)
         self._pass_on()
@@ -87,11 +90,11 @@ class Tap(asyncio.Protocol):
             # An exception of the content's is not raised here: it would keep this frame, and all that this
             # knows, until the garbage collector came by.
             while (take := self._take) is not None and content.exception() is None:
-                data = content.read_nowait(READ_BYTES)
+                data = content.read_nowait(self._most)
                 if data and not take(data):
                     refused = True
                     break
-                if len(data) < READ_BYTES:  # that was all
+                if len(data) < self._most:  # that was all
                     if not content.is_eof():
                         return
                     break

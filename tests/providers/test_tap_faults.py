@@ -12,8 +12,9 @@ import pytest
 import uvloop
 
 from router_server.core.errors import Outcome, UpstreamError
+from router_server.core.provider import Provider
 from tests.providers.openai_provider import provider_at
-from tests.providers.openai_talk import Assembled, stream, text_chunks
+from tests.providers.openai_talk import Assembled, call, stream, text_chunks
 from tests.upstream import LAST_CHUNK, SSE_HEAD, End, Reply, Step, Steps, Upstream, chunk, event, head
 
 TEXTS = text_chunks("a", "b", "c")
@@ -97,3 +98,36 @@ def test_and_so_on_the_loop_that_serves(name: str) -> None:
         error, answer = runner.run(_on_its_own(Turns(steps)))
     assert (error.outcome, error.reason) == (outcome, reason)
     assert answer.parts[0][1] == "whole"
+
+
+@pytest.mark.parametrize("junk", [b"zz\r\nhello\r\n", b"5\r\nhelloXX\r\n"], ids=["chunk size", "chunk end"])
+async def test_a_whole_answer_whose_http_breaks_midway_is_not_waited_for(
+    upstream: Upstream, junk: bytes
+) -> None:
+    begun = (head(headers={"Transfer-Encoding": "chunked"}), chunk(b'{"choices": ['))
+    upstream.then(Turns((*begun, junk, End.STALL)))
+    provider = provider_at(upstream.base_url)
+    with pytest.raises(UpstreamError) as caught:
+        await asyncio.wait_for(provider.chat(call()), 5)
+    assert (caught.value.outcome, caught.value.reason) == (Outcome.MALFORMED, "bad_http")
+    await asyncio.wait_for(upstream.connections[0].closed.wait(), 5)
+    await provider.close()
+
+
+async def test_a_stream_whose_http_breaks_before_its_first_event_is_not_waited_for(
+    upstream: Upstream,
+) -> None:
+    upstream.then(Turns((*SSE_HEAD, chunk(b"data: "), b"zz\r\nhello\r\n", End.STALL)))
+    provider = provider_at(upstream.base_url)
+    with pytest.raises(UpstreamError) as caught:
+        await asyncio.wait_for(stream(provider), 5)
+    assert (caught.value.outcome, caught.value.reason) == (Outcome.MALFORMED, "bad_http")
+    await provider.close()
+
+
+async def test_a_stream_that_is_read_by_turns_fails_as_cleanly(upstream: Upstream, gemini: Provider) -> None:
+    text = {"candidates": [{"content": {"parts": [{"text": "a"}], "role": "model"}, "index": 0}]}
+    upstream.then(Turns((*SSE_HEAD, event(text), b"zz\r\nhello\r\n", End.STALL)))
+    with pytest.raises(UpstreamError) as caught:
+        await asyncio.wait_for(stream(gemini), 5)
+    assert (caught.value.outcome, caught.value.reason) == (Outcome.MALFORMED, "bad_http")
