@@ -156,3 +156,18 @@ def test_lock_files_name_versions_and_no_place(subtests: pytest.Subtests) -> Non
             lines = [line for line in lock.read_text().splitlines() if not line.startswith("#")]
             assert [line for line in lines if not _LOCKED.fullmatch(line)] == []
             assert os.sep not in "".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("lock", "extras"),
+    [
+        ("locked.txt", ["server", "embedded"]),
+        ("kinds.txt", ["server", "litellm", "sentence-transformers"]),
+    ],
+)
+def test_a_lock_has_whatever_is_required(lock: str, extras: list[str]) -> None:
+    pins = re.findall(r"^[\w.-]+(?===)", (ROOT / "requirements" / lock).read_text(), re.MULTILINE)
+    # Torch has a lock of its own.
+    required = names(PROJECT["dependencies"] + [r for extra in extras for r in EXTRAS[extra]]) - {"torch"}
+
+    assert required <= set(map(normal, pins))
