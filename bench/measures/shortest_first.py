@@ -34,7 +34,7 @@ _LARGE: Final = 300_000
 _LARGE_SHARE: Final = 0.1
 _SECONDS_PER_BYTE: Final = 8e-6
 _DECODE: Final = 0.05
-_SECONDS: Final = 15.0
+_SECONDS: Final = 12.0
 _SIMULATED_SECONDS: Final = 900.0
 _BYTES_PER_TOKEN: Final = 4
 

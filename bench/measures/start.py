@@ -40,7 +40,7 @@ def measure(bench: Bench) -> list[Finding]:
     """Return how long a start takes."""
     runs = {ROUTER: lambda: _seconds_to_serve(bench), _IMPORTS: lambda: _seconds_to_import(bench)}
     interleaved(runs, 1)  # reads the files from the disk, and leaves the bytecode beside them
-    found = interleaved(runs, bench.effort.repeats + 2)
+    found = interleaved(runs, bench.effort.repeats)
     passed, used = (
         {name: [took[at] for took in all_took] for name, all_took in found.items()} for at in (0, 1)
     )

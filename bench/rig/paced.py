@@ -1,4 +1,4 @@
-"""An upstream whose tokens come at a pace: ``/paced-20-150/v1/chat/completions`` is 150 tokens, 20 ms apart.
+"""An upstream whose tokens come at a pace: ``/paced-20-110/v1/chat/completions`` is 110 tokens, 20 ms apart.
 
 Every token carries the time at which it was due, so that an upstream that falls behind is seen to.
 ``/work-0.5-4/…`` instead answers like a model that reads prompts: it takes 0.5 ms per KiB of the request

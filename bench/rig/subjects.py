@@ -69,11 +69,11 @@ EMBED_FLOATS: Final = Traffic(
     upstream="embed",
 )
 PACED: Final = Traffic(
-    "paced-20-150",
+    "paced-20-110",
     "StreamChat",
-    bodies.framed(bodies.chat("paced-20-150")),
+    bodies.framed(bodies.chat("paced-20-110")),
     _CHAT,
-    bodies.chat_json("paced-20-150", stream=True),
+    bodies.chat_json("paced-20-110", stream=True),
 )
 IDLE: Final = Traffic(
     "paced-600000-2", "StreamChat", bodies.framed(bodies.chat("paced-600000-2")), _CHAT, b""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.measures.paced import most_streams
+from bench.measures.paced import Stutter, is_smooth, most_streams
 from bench.rig import bodies, subjects
 from bench.rig.bench import free_port, wait_for_port
 from bench.rig.clients import client
@@ -49,15 +49,20 @@ def test_the_search_ends_a_tenth_below_what_is_carried(carried: int, guess: int)
     assert carried / 1.1 - 1 <= found <= carried
 
 
-def test_one_disturbance_is_not_taken_for_a_stutter() -> None:
-    asked: list[int] = []
-
-    def carried(streams: int) -> bool:
-        asked.append(streams)
-        return streams <= 100 and len(asked) > 1
-
-    assert 90 <= most_streams(carried, 50) <= 100
-    assert asked[:2] == [50, 50]
+@pytest.mark.parametrize(
+    ("tries", "smooth", "tried"),
+    [
+        ([Stutter(0.001, 0.0)], True, 1),
+        ([Stutter(0.1, 0.0), Stutter(0.001, 0.0)], True, 2),
+        ([Stutter(0.1, 0.0), Stutter(0.1, 0.0)], False, 2),
+        ([Stutter(0.001, 0.5)], False, 1),
+    ],
+    ids=["smooth", "disturbed once", "stutters", "falls behind"],
+)
+def test_one_disturbance_is_not_taken_for_a_stutter(tries: list[Stutter], smooth: bool, tried: int) -> None:
+    left = iter(tries)
+    assert is_smooth(lambda: next(left)) is smooth
+    assert len(tries) - len(list(left)) == tried
 
 
 def test_a_search_from_where_the_last_one_ended_is_short() -> None:
@@ -68,7 +73,7 @@ def test_a_search_from_where_the_last_one_ended_is_short() -> None:
         return streams <= 100
 
     assert most_streams(carried, 98, 1.1) == 98
-    assert asked == [98, 107, 107]
+    assert asked == [98, 107]
 
 
 @pytest.fixture
