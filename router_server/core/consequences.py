@@ -30,27 +30,17 @@ def failed(
     check_soon: Callable[[Target, BreakerEffect], None],
 ) -> None:
     """The target has failed; ``effect`` is what its breaker is to be told of it."""
-    _tell_breaker(target, failure, effect, leave, check_soon)
+    breaker = target.breaker
+    if effect is BreakerEffect.FAILURE:
+        breaker.failure(leave)
+    else:
+        breaker.neutral(leave)
+        if effect is BreakerEffect.TRIP_OR_CHECK and failure.status != _FORBIDDEN:
+            breaker.trip()
+        elif effect in {BreakerEffect.TRIP_OR_CHECK, BreakerEffect.CHECK}:
+            check_soon(target, effect)
     cooling = RULES[failure.outcome].cooling
     if cooling is Cooling.RETRY_AFTER:
         target.cooldown.rate_limited(failure.retry_after)
     elif cooling is Cooling.UNTIL_PROBE:
         target.cooldown.bench(failure.outcome)
-
-
-def _tell_breaker(
-    target: Target,
-    failure: UpstreamError,
-    effect: BreakerEffect,
-    leave: Pass,
-    check_soon: Callable[[Target, BreakerEffect], None],
-) -> None:
-    breaker = target.breaker
-    if effect is BreakerEffect.FAILURE:
-        breaker.failure(leave)
-        return
-    breaker.neutral(leave)
-    if effect is BreakerEffect.TRIP_OR_CHECK and failure.status != _FORBIDDEN:
-        breaker.trip()
-    elif effect in {BreakerEffect.TRIP_OR_CHECK, BreakerEffect.CHECK}:
-        check_soon(target, effect)
