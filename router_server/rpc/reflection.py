@@ -26,11 +26,15 @@ def add_reflection(server: aio.Server) -> None:
         health.SERVICE_NAME,
         reflection.SERVICE_NAME,
     )
-    reflection.enable_server_reflection(names, server)
     servicer = reflection.aio.ReflectionServicer(names)  # type: ignore[attr-defined]  # in __all__, not in the stubs
     method = grpc.stream_stream_rpc_method_handler(
         servicer.ServerReflectionInfo,
         reflection_pb2.ServerReflectionRequest.FromString,
         reflection_pb2.ServerReflectionResponse.SerializeToString,
     )
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_V1, {_METHOD: method}),))
+    server.add_generic_rpc_handlers(
+        [
+            grpc.method_handlers_generic_handler(name, {_METHOD: method})
+            for name in (_V1, reflection.SERVICE_NAME)
+        ]
+    )

@@ -26,6 +26,7 @@ from router_server.rpc.lasting import LastingServer
 from router_server.rpc.reflection import add_reflection
 from router_server.rpc.service import WRITTEN, ModelRouterService
 from router_server.rpc.settings import ServerSettings, channel_options, health_options
+from router_server.rpc.unregistered import Unregistered
 
 _LAST_WORDS = 2.0
 """Seconds before the grace ends, in which what still runs is told so instead of being cut."""
@@ -137,12 +138,12 @@ class RpcServer:
     def _build(self) -> aio.Server:
         server = aio.server(options=channel_options(self._settings))
         server.add_generic_rpc_handlers((self._methods,))
-        health_pb2_grpc.add_HealthServicer_to_server(HealthService(self._health), server)
+        health_pb2_grpc.add_HealthServicer_to_server(HealthService(self._health), Unregistered(server))
         if self._settings.reflection:
             add_reflection(server)
         return server
 
     def _build_health(self) -> aio.Server:
         server = aio.server(options=health_options(self._settings))
-        health_pb2_grpc.add_HealthServicer_to_server(HealthService(self._health), server)
+        health_pb2_grpc.add_HealthServicer_to_server(HealthService(self._health), Unregistered(server))
         return server
