@@ -1,7 +1,8 @@
 """The buffer between the task that reads an upstream and the caller who takes the events.
 
 Bounded in bytes: once it is full the writer waits for `room`, so that the upstream of a slow reader is read
-no further. Deltas that are buffered together leave as one. Refuses to know what the events mean.
+no further. Deltas that are buffered together leave as one. What comes by itself to a reader who can take it
+at once is not buffered, and wakes no task. Refuses to know what the events mean.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from router_server.core.flag import Flag
-from router_server.core.results import StreamEvent
+from router_server.core.results import Give, StreamEvent
 from router_server.core.stream import merge
 from router_server.core.types import Delta
 
@@ -47,6 +48,7 @@ class Outbox:
         self._size = 0
         self._closed = False
         self._error: BaseException | None = None
+        self._give: Give | None = None
         self.filled = Flag()
         self._room: Flag | None = None
         self._hurry = Flag()
@@ -58,7 +60,7 @@ class Outbox:
 
     def add(self, events: Sequence[StreamEvent]) -> bool:
         """Add ``events``, however full the buffer is; tell whether there is room for more."""
-        if events:
+        if events and not self._given(events):
             self._events.extend(events)
             for event in events:
                 self._size += size_of(event)
@@ -95,6 +97,14 @@ class Outbox:
         self._error = error
         self.filled.set()
         self._hurry.set()
+
+    async def hand_over(self, give: Give | None) -> None:
+        """Wait until it is filled; what comes meanwhile by itself is given to ``give``, if that takes it."""
+        self._give = give
+        try:
+            await self.filled.wait()
+        finally:
+            self._give = None
 
     async def wait(self, seconds: float) -> bool:
         """Wait until it is filled; tell whether it is after ``seconds``."""
@@ -136,6 +146,14 @@ class Outbox:
     def discard(self) -> None:
         """Forget everything: the reader takes no more."""
         self._events, self._size, self._error = [], 0, None
+
+    def _given(self, events: Sequence[StreamEvent]) -> bool:
+        if self._give is None or self._events or len(events) > 1:
+            return False
+        try:
+            return self._give(events[0])
+        except Exception:  # noqa: BLE001 - no fault of the writer's: the reader meets it again, taking the event
+            return False
 
     def _fail(self) -> NoReturn:
         # An error knows the frames that it came through: were it kept here, or in one of them, each would

@@ -79,6 +79,9 @@ class Heartbeat(Record, frozen=True):
 
 StreamEvent = Started | Delta | Reset | Finished | Heartbeat
 
+Give = Callable[[StreamEvent], bool]
+"""Takes one event the moment that it is here; tells whether it did. Else it is yielded, as ever."""
+
 
 class ModelInfo(Record, frozen=True):
     """A route as its callers see it."""

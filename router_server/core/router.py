@@ -28,6 +28,7 @@ from router_server.core.race import Race, paid
 from router_server.core.results import (
     ChatResult,
     EmbedResult,
+    Give,
     Heartbeat,
     Invocation,
     ModelInfo,
@@ -151,8 +152,12 @@ class Router:
         answer, usage = await self._first_answer(call, route, work)
         return EmbedResult(invocation.call_id, request.model, answer.vectors, usage, call.trail())
 
-    async def stream(self, request: ChatRequest, invocation: Invocation) -> AsyncGenerator[StreamEvent, None]:
+    async def stream(
+        self, request: ChatRequest, invocation: Invocation
+    ) -> AsyncGenerator[StreamEvent, Give | None]:
         """Yield the events of one streamed answer; closing the generator ends the call.
+
+        Events are given to a `Give` only where nothing is asked for that has to do with time.
 
         Raises:
             RouterError: what the caller is told, before or after the first event.
@@ -163,22 +168,23 @@ class Router:
         pump = asyncio.create_task(
             self._pump(call, route, request, outbox), name=f"stream {invocation.call_id}"
         )
-        heartbeat: float | None = None
+        heartbeat, window = None, request.routing.coalesce_window
+        give: Give | None = None
         try:
             while True:
                 if heartbeat is None:
-                    await outbox.filled.wait()
+                    await outbox.hand_over(None if window > 0 else give)
                 elif not await outbox.wait(heartbeat):
                     yield Heartbeat()
                     continue
-                if request.routing.coalesce_window > 0:
-                    await outbox.linger(request.routing.coalesce_window)
+                if window > 0:
+                    await outbox.linger(window)
                 events = outbox.take()
                 if not events:
                     return
                 heartbeat = request.routing.heartbeat_interval
                 for event in events:
-                    yield event
+                    give = yield event
         finally:
             pump.cancel()
             try:

@@ -26,7 +26,8 @@ class CallRouter(Protocol):
     def stream(self, request: ChatRequest, invocation: Invocation) -> AsyncGenerator[StreamEvent, None]:
         """Yield ``started (delta | heartbeat | reset)* finished``.
 
-        Its ``aclose`` ends the call: it closes the upstream and releases every permit.
+        Its ``aclose`` ends the call: it closes the upstream and releases every permit. Its ``asend`` may be
+        given a `Give`, to which an event may be given in place of being yielded while the next is waited for.
 
         Raises:
             RouterError: before the first event no target answered, afterwards the stream broke.

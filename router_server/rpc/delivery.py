@@ -18,6 +18,7 @@ from router_server.rpc.current import Rpc
 from router_server.rpc.metadata import identity, outcome
 from router_server.rpc.stall import StalledError, Steps, Watch
 from router_server.rpc.status import status_of
+from router_server.rpc.writing import Put, Writing
 
 _REFUSAL_TIME: Final = 1.0
 """Seconds for a status to leave.
@@ -46,8 +47,10 @@ class Delivery:
         """
         context.set_trailing_metadata((*identity(rpc), *outcome(rpc)))
 
-    async def send_all(self, rpc: Rpc, context: Context, responses: AsyncGenerator[Any, None]) -> None:
+    async def send_all(self, rpc: Rpc, context: Context, responses: AsyncGenerator[Any, Put | None]) -> None:
         """Send a stream to its end; whatever happens, ``responses`` is closed before this returns.
+
+        While it waits for the next message, ``responses`` may `Put` one on its way in place of yielding it.
 
         Raises:
             RouterError: what the stream raised, or STREAM_INTERRUPTED where the caller does not read.
@@ -55,17 +58,19 @@ class Delivery:
         """
         # A write that fails or is cancelled leaves some 300 bytes of native memory behind, whatever its size:
         # grpc.aio frees a message's envelope on success alone. Shielding writes was tried, and saves a third.
-        announced = False
+        put: Put | None = None
         try:
             async with aclosing(responses):
                 with Steps(self._watch) as steps:
-                    async for response in responses:
-                        if not announced:
-                            await context.send_initial_metadata(identity(rpc))
-                            announced = True
-                        steps.began = steps.now()
-                        await context.write(response)
-                        steps.began = None
+                    async with Writing(context, steps) as writing:
+                        while True:
+                            response = await responses.asend(put)
+                            if put is None:
+                                await context.send_initial_metadata(identity(rpc))
+                                put = writing.put
+                            await writing.write(response)
+        except StopAsyncIteration:
+            context.set_trailing_metadata(outcome(rpc))
         except aio.InternalError:
             # The transport refuses the message: its caller is gone, and the news is about to arrive here.
             raise asyncio.CancelledError from None
@@ -74,7 +79,6 @@ class Delivery:
                 Reason.STREAM_INTERRUPTED,
                 f"the caller took no message for {self._watch.limit:g} s; read the stream as it arrives",
             ) from None
-        context.set_trailing_metadata(outcome(rpc))
 
     async def refuse(self, rpc: Rpc, context: Context, error: RouterError) -> NoReturn:
         """End the RPC with the status of ``error``.

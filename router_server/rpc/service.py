@@ -7,20 +7,23 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Any, Final
+from functools import partial
+from typing import Any, Final, cast
 
 from grpc import aio
 
 from modelrouter.v1 import chat_pb2, embed_pb2, models_pb2
 from modelrouter.v1.service_pb2_grpc import ModelRouterServiceServicer
-from router_server.core.results import Finished, Invocation, Reset, Started
+from router_server.core.results import Finished, Give, Invocation, Reset, Started, StreamEvent
 from router_server.core.service import CallRouter
 from router_server.rpc.convert.answers import write_chat, write_event, write_models
 from router_server.rpc.convert.chat import read_chat
 from router_server.rpc.convert.embed import read_embed, refuse_large_answer, write_embed
-from router_server.rpc.current import current_rpc
+from router_server.rpc.current import Rpc, current_rpc
+from router_server.rpc.writing import Put
 
 Context = aio.ServicerContext[Any, Any]
+_Events = AsyncGenerator[StreamEvent, Give | None]
 
 _WITH_TRAIL: Final = (Started, Reset, Finished)
 """Made once: the union of three types, made for each token, would take longer than to look at one."""
@@ -51,14 +54,18 @@ class ModelRouterService(ModelRouterServiceServicer):
 
     async def StreamChat(  # noqa: N802 - the contract's name
         self, request: chat_pb2.ChatRequest, context: Context
-    ) -> AsyncGenerator[chat_pb2.StreamChatResponse, None]:
-        """Yield the answer as it arrives."""
+    ) -> AsyncGenerator[chat_pb2.StreamChatResponse, Put | None]:
+        """Yield the answer as it arrives; what can be put on its way at once is not yielded."""
         rpc = current_rpc()
-        async with aclosing(self._router.stream(read_chat(request), _invocation(context))) as events:
-            async for event in events:
-                if isinstance(event, _WITH_TRAIL):
-                    rpc.trail = event.trail
-                yield write_event(event)
+        stream = cast("_Events", self._router.stream(read_chat(request), _invocation(context)))
+        give: Give | None = None
+        async with aclosing(stream) as events:
+            try:
+                while True:
+                    put = yield _written(rpc, await events.asend(give))
+                    give = None if put is None else partial(_give, rpc, put)
+            except StopAsyncIteration:
+                return
 
     async def Embed(  # type: ignore[override]  # noqa: N802 - see `WRITTEN`; the contract's name
         self, request: embed_pb2.EmbedRequest, context: Context
@@ -82,6 +89,16 @@ class ModelRouterService(ModelRouterServiceServicer):
         if principal is not None:
             models = tuple(model for model in models if principal.may_call(model.name))
         return write_models(models)
+
+
+def _written(rpc: Rpc, event: StreamEvent) -> chat_pb2.StreamChatResponse:
+    if isinstance(event, _WITH_TRAIL):
+        rpc.trail = event.trail
+    return write_event(event)
+
+
+def _give(rpc: Rpc, put: Put, event: StreamEvent) -> bool:
+    return put(_written(rpc, event))
 
 
 def _invocation(context: Context) -> Invocation:

@@ -21,18 +21,23 @@ class StalledError(Exception):
 
 
 class Steps(Cutoff):
-    """The clock of one stream's steps: set ``began`` to `now` before one, and to None after it.
+    """The clock of one stream's steps, each of which lasts until a future is done.
 
     Left, it raises `StalledError` where a step took too long, and was cancelled.
     """
 
-    __slots__ = ("_watch", "began", "now")
+    __slots__ = ("_watch", "began", "now", "step")
 
     def __init__(self, watch: Watch) -> None:
         super().__init__()
         self.now = asyncio.get_running_loop().time
-        self.began: float | None = None
+        self.began = 0.0
+        self.step: asyncio.Future[None] | None = None
         self._watch = watch
+
+    def begin(self, step: asyncio.Future[None]) -> None:
+        """A step begins now, and is over once ``step`` is done."""
+        self.began, self.step = self.now(), step
 
     def __enter__(self) -> Self:
         """Begin to be watched."""
@@ -81,7 +86,7 @@ class Watch:
         now = loop.time()
         oldest = now
         for steps in self._all:
-            if steps.began is None:
+            if steps.step is None or steps.step.done():
                 continue
             if steps.began + self.limit <= now:
                 steps.cut()

@@ -43,7 +43,7 @@ from router_server.rpc.settings import ServerSettings
 TRAIL = Trail("chat", "gpt", "openai", "gpt-4o-mini")
 TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
 
-Stream = Callable[[ChatRequest, Invocation], AsyncGenerator[StreamEvent, None]]
+Stream = Callable[[ChatRequest, Invocation], AsyncGenerator[StreamEvent, Any]]
 
 
 def chat_request(text: str = "hello", **fields: Any) -> chat_pb2.ChatRequest:
@@ -98,10 +98,14 @@ class ScriptedRouter(CallRouter):
     async def stream(self, request: ChatRequest, invocation: Invocation) -> AsyncGenerator[StreamEvent, None]:
         self._saw(request, invocation)
         self.open_streams += 1
+        # What is sent to a stream reaches the script, as it would the core.
         events = self.on_stream(request, invocation)
+        sent: Any = None
         try:
-            async for event in events:
-                yield event
+            while True:
+                sent = yield await events.asend(sent)
+        except StopAsyncIteration:
+            return
         finally:
             await events.aclose()
             self.open_streams -= 1

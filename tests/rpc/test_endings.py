@@ -196,7 +196,7 @@ async def test_a_write_that_the_transport_refuses_is_a_cancellation() -> None:
 
     closed = asyncio.Event()
 
-    async def responses() -> AsyncGenerator[str, None]:
+    async def responses() -> AsyncGenerator[str, Any]:
         try:
             yield "one"
         finally:

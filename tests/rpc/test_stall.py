@@ -12,9 +12,9 @@ async def write(watch: Watch, *seconds: float, pause: float = 0.0) -> float:
     """Take so many seconds for each step; return when the last ended."""
     with Steps(watch) as steps:
         for step in seconds:
-            steps.began = steps.now()
-            await asyncio.sleep(step)
-            steps.began = None
+            writing = asyncio.ensure_future(asyncio.sleep(step))
+            steps.begin(writing)
+            await writing
             await asyncio.sleep(pause)
     return asyncio.get_running_loop().time()
 
