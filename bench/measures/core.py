@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import sys
-from functools import partial
+from functools import cache, partial
 from typing import Final
 
 from bench.rig import counting, load, subjects
@@ -32,6 +32,7 @@ def measure(bench: Bench) -> list[Finding]:
     ]
 
 
+@cache
 def core_alone(bench: Bench, targets: int) -> float:
     """Return the instructions of one call with so many targets in its route."""
     port = free_port()

@@ -6,7 +6,7 @@ import time
 from typing import Final
 
 from bench.rig import load, nginx
-from bench.rig.bench import Bench
+from bench.rig.bench import LITELLM, Bench
 from bench.rig.finding import Finding
 from bench.rig.process import Process
 from bench.rig.subjects import UNARY
@@ -27,10 +27,14 @@ def measure(bench: Bench) -> list[Finding]:
     while time.monotonic() < until and nginx.exports(bench.folder, "traces") == exports:
         time.sleep(0.1)
     logged = _lines(router.process) - lines
-    return [
+    found = [
         _shown("access log: lines a call", logged / _CALLS),
         _shown("traces: batches exported", nginx.exports(bench.folder, "traces")),
     ]
+    if LITELLM in bench.peers():
+        batches = nginx.exports(bench.folder, "traces", nginx.PEER)
+        found.append(_shown("traces of LiteLLM: batches exported", batches))
+    return found
 
 
 def _shown(words: str, count: float) -> Finding:

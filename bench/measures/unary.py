@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from bench.rig.bench import BARE, LITELLM, PORTKEY, ROUTER, Bench
+from bench.rig.bench import BARE, LEAN_LITELLM, LITELLM, PORTKEY, ROUTER, Bench
 from bench.rig.finding import Finding, compared, interleaved
 from bench.rig.load import Load
 from bench.rig.subjects import UNARY, Traffic
@@ -35,7 +35,7 @@ def by_turns(bench: Bench, traffic: Traffic) -> dict[str, list[Load]]:
     if traffic is UNARY:
         everyone[ECHO] = bench.bare(traffic.name, variant=ECHO)
     # Portkey's gateway answers the other kinds with 500, or not at all.
-    answering = {LITELLM, PORTKEY} if traffic is UNARY else {LITELLM}
+    answering = {LITELLM, LEAN_LITELLM, PORTKEY} if traffic is UNARY else {LITELLM}
     everyone |= {name: peer for name, peer in bench.peers().items() if name in answering}
     runs = {name: partial(bench.loaded, subject, traffic) for name, subject in everyone.items()}
     return interleaved(runs, bench.effort.repeats)

@@ -11,13 +11,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
 from bench.rig import load, nginx, peers, subjects
 from bench.rig.process import BenchError, Process, cores
-from bench.rig.subjects import PACED, Subject, Traffic
+from bench.rig.subjects import LONG_PACED, Subject, Traffic
 
 _START: Final = 180.0
 """Seconds that a server may take to listen: ten times its own where valgrind runs it."""
@@ -25,10 +26,15 @@ _FEWEST: Final = 8
 """Calls that are measured at least, however long one takes."""
 _WARM_UP: Final = 8
 """Of the calls that are measured one for so many is made before, unmeasured."""
+_ENOUGH: Final = 0.7
+"""Of the seconds that a run shall take: how many calls that are is known from what came before, colder."""
+_STRIDE: Final = 8.0
+"""How many times the calls of the last run the next one has, at most."""
 
 ROUTER: Final = "router"
 BARE: Final = "bare"
 LITELLM: Final = "LiteLLM"
+LEAN_LITELLM: Final = "lean LiteLLM"
 PORTKEY: Final = "Portkey"
 
 
@@ -154,32 +160,40 @@ class Bench:
         if not self._with_peers:
             return {}
         upstreams = {name: self.instant(name) for name in ("unary", "stream", "embed", "floats")}
-        upstreams |= {PACED.name: f"{self.paced}/{PACED.name}/v1"}
-        for name, start in ((LITELLM, peers.litellm), (PORTKEY, peers.portkey)):
+        upstreams |= {LONG_PACED.name: f"{self.paced}/{LONG_PACED.name}/v1"}
+        starts: dict[str, Callable[[peers.Place], Subject | None]] = {
+            LITELLM: partial(peers.litellm, otlp=f"{self.otlp}/{nginx.PEER}"),
+            PORTKEY: peers.portkey,
+        }
+        if self.effort.thorough:
+            starts[LEAN_LITELLM] = peers.lean_litellm
+        for name, start in starts.items():
             if name not in self._subjects:
                 port = free_port()
-                subject = start(self.folder, self.core, port, upstreams)
+                subject = start(peers.Place(self.folder, self.core, port, upstreams))
                 if subject is not None:
                     self.started(subject.process, port)
                     self._subjects[name] = subject
-        return {name: self._subjects[name] for name in (LITELLM, PORTKEY) if name in self._subjects}
+        return {name: self._subjects[name] for name in starts if name in self._subjects}
 
     def loaded(
         self, subject: Subject, traffic: Traffic, *, connections: int = 4, streams: int = 8
     ) -> load.Load:
-        """Load a subject for as long as the effort says, after as much as shows how long that is."""
+        """Load a subject for as long as the effort says, or it needs itself, after a warm-up."""
         target = subject.target(traffic)
+        least = subject.turn if traffic.path == subjects.UNARY.path else 0.0
+        seconds = max(self.effort.seconds, least)
+        run = partial(load.run, target, connections=connections, streams=streams)
         key = (subject.name, traffic.name)
-        if key not in self._counts:
-            calls, trial = _FEWEST, load.run(target, _FEWEST, connections=connections, streams=streams)
-            while trial.cpu_seconds < self.effort.seconds / 10:
-                calls *= 4
-                trial = load.run(target, calls, connections=connections, streams=streams)
-            self._counts[key] = max(_FEWEST, round(calls * self.effort.seconds / trial.cpu_seconds))
-        calls = self._counts[key]
+        calls = self._counts.get(key, _FEWEST)
         # Who waited for its turn has lost its place in caches to the others, the more the more code it has.
-        load.run(target, max(1, calls // _WARM_UP), connections=connections, streams=streams)
-        return load.run(target, calls, connections=connections, streams=streams)
+        run(max(1, calls // _WARM_UP))
+        done = run(calls)
+        while done.cpu_seconds < seconds * _ENOUGH:
+            calls = round(calls * min(seconds / done.cpu_seconds, _STRIDE))
+            done = run(calls)
+        self._counts[key] = calls
+        return done
 
 
 def free_port() -> int:

@@ -12,6 +12,9 @@ from bench.rig.process import BenchError, Process
 
 _MODELS: Final = b'{"object":"list","data":[]}'
 
+PEER: Final = "peer"
+"""The first part of the path to which other gateways send their traces."""
+
 _CONFIG: Final = """
 daemon off;
 worker_processes 1;
@@ -39,6 +42,11 @@ http {{
     error_page 405 =200 $uri;
     location /stream/ {{ default_type text/event-stream; }}
     location /v1/ {{ access_log {folder}/otlp.log; default_type application/x-protobuf; return 200; }}
+    location /{peer}/v1/ {{
+      access_log {folder}/{peer}.log;
+      default_type application/x-protobuf;
+      return 200;
+    }}
   }}
 }}
 """
@@ -70,11 +78,11 @@ def start(folder: Path, port: int, core: int) -> Process:
         file.write_bytes(body)
         (folder / "www" / path.partition("/")[0] / "v1" / "models").write_bytes(_MODELS)
     config = folder / "nginx.conf"
-    config.write_text(_CONFIG.format(folder=folder, port=port))
+    config.write_text(_CONFIG.format(folder=folder, port=port, peer=PEER))
     return Process("nginx", [command, "-c", str(config), "-e", "stderr", "-g", "user root;"], core, folder)
 
 
-def exports(folder: Path, kind: str) -> int:
-    """Return how many batches of that kind, ``traces`` or ``metrics``, have been received."""
-    log = folder / "otlp.log"
+def exports(folder: Path, kind: str, sender: str = "otlp") -> int:
+    """Return how many batches of that kind, ``traces`` or ``metrics``, the router or a peer has sent."""
+    log = folder / f"{sender}.log"
     return log.read_text().count(f"/v1/{kind} ") if log.exists() else 0

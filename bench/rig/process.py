@@ -12,9 +12,12 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
 import psutil
+
+_GENTLY: Final = 0.3
+"""Seconds for a process to end by itself: a router waits for its last callers, and has none that count."""
 
 
 class BenchError(Exception):
@@ -119,7 +122,7 @@ class Process:
         family = [psutil.Process(pid) for pid in self.pids()]
         self._popen.send_signal(signal.SIGTERM)
         with suppress(subprocess.TimeoutExpired):
-            self._popen.wait(3)
+            self._popen.wait(_GENTLY)
         for member in family:
             with suppress(psutil.NoSuchProcess):
                 member.kill()

@@ -68,13 +68,22 @@ EMBED_FLOATS: Final = Traffic(
     bodies.embed_json("floats", as_bytes=False),
     upstream="embed",
 )
-PACED: Final = Traffic(
-    "paced-20-110",
-    "StreamChat",
-    bodies.framed(bodies.chat("paced-20-110")),
-    _CHAT,
-    bodies.chat_json("paced-20-110", stream=True),
-)
+
+
+def paced(tokens: int) -> Traffic:
+    """Return streams of so many tokens, 20 ms apart."""
+    name = f"paced-20-{tokens}"
+    return Traffic(
+        name, "StreamChat", bodies.framed(bodies.chat(name)), _CHAT, bodies.chat_json(name, stream=True)
+    )
+
+
+PACED_TOKENS: Final = 110
+LONG_PACED_TOKENS: Final = 225
+PACED: Final = paced(PACED_TOKENS)
+LONG_PACED: Final = paced(LONG_PACED_TOKENS)
+"""Of as many tokens as show what a server does every three seconds."""
+
 IDLE: Final = Traffic(
     "paced-600000-2", "StreamChat", bodies.framed(bodies.chat("paced-600000-2")), _CHAT, b""
 )
@@ -85,7 +94,11 @@ TRAFFIC: Final = (UNARY, STREAM, EMBED_BYTES, EMBED_FLOATS)
 
 @dataclass
 class Subject:
-    """A server that is measured."""
+    """A server that is measured.
+
+    ``turn`` is the least CPU time of a turn of chat, in seconds, where what it does now and then wants more
+    than the effort's.
+    """
 
     name: str
     process: Process
@@ -94,6 +107,7 @@ class Subject:
     speaks_grpc: bool = True
     headers: Callable[[Traffic], Sequence[str]] = lambda _: ()
     base: str = "/v1"
+    turn: float = 0.0
     _bodies: dict[bytes, Path] = field(default_factory=dict)
 
     def target(self, traffic: Traffic) -> Target:
