@@ -18,6 +18,7 @@ from router_server.core.checks import Checks
 from router_server.core.errors import Outcome, RouterError, UpstreamError
 from router_server.core.hedge import Hedging
 from router_server.core.limiter import Limiter, Limits
+from router_server.core.observer import Observer
 from router_server.core.observers import fan_out
 from router_server.core.provider import Capability, UpstreamChat, UpstreamEmbed
 from router_server.core.results import Invocation
@@ -105,6 +106,7 @@ def router_over(
     limits: Limits | None = None,
     hedging: Hedging | None = None,
     adaptive: int | None = None,
+    observers: Sequence[Observer] = (),
 ) -> tuple[Router, Sequence[Upstream]]:
     """Return a router with one route, ``chat``, over one target for each provider, in order."""
     clock = asyncio.get_running_loop().time
@@ -118,7 +120,7 @@ def router_over(
     targets = [Target(TargetSettings(u.name, "m", able), u, clock, jitter=lambda: 1.0) for u in upstreams]
     checks = Checks(upstreams, lambda upstream: [t for t in targets if t.upstream is upstream], lambda: None)
     route = Route("chat", tuple(targets), hedging=hedging)
-    return Router([route], checks, fan_out(()), clock=clock), upstreams
+    return Router([route], checks, fan_out(observers), clock=clock), upstreams
 
 
 @dataclass

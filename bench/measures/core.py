@@ -21,28 +21,33 @@ _THOUSAND: Final = 1_000
 
 def measure(bench: Bench) -> list[Finding]:
     """Return the share of the core, and, for information, what a whole call takes."""
-    core = core_alone(bench, targets=1)
+    core, heard = core_alone(bench, 1)
     under = counting.command(bench.folder)
     upstream = bench.instant(UNARY.name)
     bare = whole_call(bench.new_bare(upstream, under=under))
     router = whole_call(bench.new_router({UNARY.name: upstream}, under=under))
     return [
         _finding("the core alone: instructions per call", core, bare, 0.15),
+        _finding("the core alone, its events heard by one observer: instructions", heard, bare),
         _finding("unary: instructions per call", router, bare),
     ]
 
 
 @cache
-def core_alone(bench: Bench, targets: int) -> float:
-    """Return the instructions of one call with so many targets in its route."""
+def core_alone(bench: Bench, targets: int) -> tuple[float, float]:
+    """Return the instructions of a call with so many targets in its route: heard by nobody, and by one."""
     port = free_port()
     command = [*counting.command(bench.folder), sys.executable, "-m", "bench.core_alone"]
     command += ["--listen", f"127.0.0.1:{port}", "--targets", str(targets)]
-    with Process(f"core-{targets}", command, bench.core, bench.folder, subjects.PYTHON) as process:
+    with Process(f"core-{port}", command, bench.core, bench.folder, subjects.PYTHON) as process:
         wait_for_port(process, port, _LONGEST)
         with socket.create_connection(("127.0.0.1", port), timeout=_LONGEST) as told:
-            _make(told, _WARM)
-            return counting.instructions(process, partial(_make, told, _CALLS)) / _CALLS
+            return _counted(process, told, b""), _counted(process, told, b" observed")
+
+
+def _counted(process: Process, told: socket.socket, how: bytes) -> float:
+    _make(told, _WARM, how)
+    return counting.instructions(process, partial(_make, told, _CALLS, how)) / _CALLS
 
 
 def whole_call(subject: Subject) -> float:
@@ -53,8 +58,8 @@ def whole_call(subject: Subject) -> float:
         return counting.instructions(process, partial(load.run, target, _CALLS)) / _CALLS
 
 
-def _make(told: socket.socket, calls: int) -> None:
-    told.sendall(b"%d\n" % calls)
+def _make(told: socket.socket, calls: int, how: bytes) -> None:
+    told.sendall(b"%d%s\n" % (calls, how))
     told.recv(8)
 
 

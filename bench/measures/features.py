@@ -14,6 +14,8 @@ from bench.rig.subjects import UNARY
 _CALLS: Final = 1_000
 """One in a hundred is traced: that none of so many is happens once in 23,000 runs."""
 
+_ACCESS: Final = b'"logger":"router_server.access"'
+
 _LONGEST: Final = 15.0
 """Seconds; traces leave every 5 s, lines of the log at once."""
 
@@ -29,6 +31,7 @@ def measure(bench: Bench) -> list[Finding]:
     logged = _lines(router.process) - lines
     found = [
         _shown("access log: lines a call", logged / _CALLS),
+        _answered(router.process),
         _shown("traces: batches exported", nginx.exports(bench.folder, "traces")),
     ]
     if LITELLM in bench.peers():
@@ -41,5 +44,13 @@ def _shown(words: str, count: float) -> Finding:
     return Finding(0, f"on while measured: {words}", count, 1.0, at_least=True, against="")
 
 
+def _answered(process: Process) -> Finding:
+    """Return of how many calls, of all that the router of 1, 2, 4 and 6 had in this run, the code is OK."""
+    log = process.log.read_bytes()
+    lines = [line for line in log.splitlines() if _ACCESS in line]
+    share = sum(b'"code":"OK"' in line for line in lines) / len(lines)
+    return Finding(0, "calls of the router that were answered: share", share, 1.0, at_least=True, against="")
+
+
 def _lines(process: Process) -> int:
-    return process.log.read_bytes().count(b'"logger":"router_server.access"')
+    return process.log.read_bytes().count(_ACCESS)

@@ -47,7 +47,7 @@ def measure(bench: Bench) -> list[Finding]:
             against="",
         ),
     ]
-    curve = [(size, core_alone(bench, size) / 1_000) for size in _TARGETS]
+    curve = [(size, core_alone(bench, size)[0] / 1_000) for size in _TARGETS]
     findings += _flat(bench, "targets per route", "instructions of the core", "k", curve)
     for words, sizes, change in (
         ("targets per route", _TARGETS, _with_targets),
@@ -82,7 +82,7 @@ def _prompts(bench: Bench) -> dict[str, Curve]:
     everyone = {ROUTER: bench.router(), BARE: bench.bare(UNARY.name)}
     for size in _PROMPTS:
         request = bodies.framed(bodies.chat(UNARY.name, size))
-        traffic = Traffic(f"unary-{size}", "Chat", request, UNARY.path, b"")
+        traffic = Traffic(f"unary-{size}", "Chat", request, UNARY.path, b"", least=UNARY.least)
         runs = {name: partial(bench.loaded, subject, traffic) for name, subject in everyone.items()}
         for name, loads in interleaved(runs, bench.effort.repeats).items():
             curves[name].append((size, median(load.cpu_per_call for load in loads)))

@@ -20,4 +20,7 @@ def measure(bench: Bench) -> list[Finding]:
         findings.append(
             compared(2, "stream: tokens per core", rates, ROUTER, peer, unit="/s", bound=bound, at_least=True)
         )
-    return findings
+    by_the_clock = {name: [TOKENS * load.calls_per_second for load in runs] for name, runs in loads.items()}
+    words = "stream: tokens a second, 32 at once"
+    others = sorted(rates.keys() - {ROUTER})
+    return findings + [compared(2, words, by_the_clock, ROUTER, name, unit="/s") for name in others]

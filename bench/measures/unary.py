@@ -21,12 +21,15 @@ def measure(bench: Bench) -> list[Finding]:
         compared(1, "unary: CPU per call", cpu, ROUTER, BARE, unit="µs", bound=1.35),
         compared(1, "the bare pipeline over an echo", cpu, BARE, ECHO, unit="µs"),
     ]
-    for peer in sorted(rates.keys() - {ROUTER, BARE, ECHO}):
+    peers = sorted(rates.keys() - {ROUTER, BARE, ECHO})
+    for peer in peers:
         bound = 20.0 if peer == LITELLM else None
         findings.append(
             compared(1, "unary: calls per core", rates, ROUTER, peer, unit="/s", bound=bound, at_least=True)
         )
-    return findings
+    by_the_clock = {name: [load.calls_per_second for load in runs] for name, runs in loads.items()}
+    words = "unary: throughput, 32 at once"
+    return findings + [compared(1, words, by_the_clock, ROUTER, name, unit="/s") for name in (BARE, *peers)]
 
 
 def by_turns(bench: Bench, traffic: Traffic) -> dict[str, list[Load]]:

@@ -11,13 +11,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
 from bench.rig import load, nginx, peers, subjects
-from bench.rig.process import BenchError, Process, cores
+from bench.rig.process import BenchError, Process, cores, leave_when_told
 from bench.rig.subjects import LONG_PACED, Subject, Traffic
 
 _START: Final = 180.0
@@ -69,18 +70,32 @@ class Bench:
         self.curves: dict[str, Sequence[tuple[int, float]]] = {}
         """What is plotted, by name: sizes, and what a call costs."""
         self._subjects: dict[str, Subject] = {}
+        self.began = datetime.now(UTC).isoformat(timespec="seconds")
+        self.left_out: dict[str, str] = {}
+        """Why others are not measured, by name."""
         self._paced_port = 0
         self._counts: dict[tuple[str, str], int] = {}
 
     def __enter__(self) -> Self:
-        """Start the upstream."""
+        """Start the upstream.
+
+        Raises:
+            BenchError: it does not start.
+        """
+        leave_when_told()
+        with ExitStack() as stack:
+            self._stack = stack
+            self._start()
+            self._stack = stack.pop_all()
+        return self
+
+    def _start(self) -> None:
         os.sched_setaffinity(0, {self.other_core})
         _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
         self.folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
         self.nginx_port = free_port()
         self.started(nginx.start(self.folder, self.nginx_port, self.other_core), self.nginx_port)
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -156,24 +171,29 @@ class Bench:
         return Subject(name, self.started(process, port), port, self.folder)
 
     def peers(self) -> dict[str, Subject]:
-        """Return the others that are installed, by name."""
+        """Return the others that are installed and start, by name; `left_out` says why others do not."""
         if not self._with_peers:
             return {}
         upstreams = {name: self.instant(name) for name in ("unary", "stream", "embed", "floats")}
         upstreams |= {LONG_PACED.name: f"{self.paced}/{LONG_PACED.name}/v1"}
-        starts: dict[str, Callable[[peers.Place], Subject | None]] = {
+        starts: dict[str, Callable[[peers.Place], Subject]] = {
             LITELLM: partial(peers.litellm, otlp=f"{self.otlp}/{nginx.PEER}"),
             PORTKEY: peers.portkey,
         }
         if self.effort.thorough:
             starts[LEAN_LITELLM] = peers.lean_litellm
         for name, start in starts.items():
-            if name not in self._subjects:
-                port = free_port()
-                subject = start(peers.Place(self.folder, self.core, port, upstreams))
-                if subject is not None:
-                    self.started(subject.process, port)
-                    self._subjects[name] = subject
+            if name in self._subjects or name in self.left_out:
+                continue
+            place = peers.Place(self.folder, self.core, free_port(), upstreams)
+            try:
+                subject = start(place)
+                self.started(subject.process, place.port)
+            except BenchError as error:
+                self.left_out[name] = str(error)
+                print(f"{name} is left out: {error}", file=sys.stderr)
+            else:
+                self._subjects[name] = subject
         return {name: self._subjects[name] for name in starts if name in self._subjects}
 
     def loaded(

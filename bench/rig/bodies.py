@@ -16,9 +16,9 @@ INPUTS: Final = 64
 DIMENSIONS: Final = 1_536
 TOKENS: Final = 200
 ANSWER: Final = "Paris is the capital of France. " * 3
+QUESTION: Final = "What is the capital of France? Answer in one sentence."
 
 _SYSTEM: Final = "You are a helpful assistant."
-_QUESTION: Final = "What is the capital of France? Answer in one sentence."
 _MODEL: Final = "gpt-4o-mini-2024-07-18"
 
 
@@ -105,7 +105,12 @@ def end_of_stream() -> bytes:
 
 def stream(tokens: int = TOKENS) -> bytes:
     """Return a whole stream of so many tokens."""
-    return b"".join(event(f" word{number}") for number in range(tokens)) + end_of_stream()
+    return b"".join(map(event, words(tokens))) + end_of_stream()
+
+
+def words(tokens: int = TOKENS) -> list[str]:
+    """Return the texts of so many tokens."""
+    return [f" word{number}" for number in range(tokens)]
 
 
 def vectors() -> bytes:
@@ -140,7 +145,7 @@ def matrix() -> bytes:
 def _prompt(size: int) -> tuple[str, str]:
     words = "The quick brown fox jumps over the lazy dog. "
     padding = (words * (size // len(words) + 1))[:size]
-    return _SYSTEM, padding + _QUESTION
+    return _SYSTEM, padding + QUESTION
 
 
 def _texts() -> list[str]:

@@ -25,6 +25,7 @@ class Finding:
         at_least: the bound is the least, not the most.
         ours: the router's own figure, in ``unit``.
         other: the figure of ``against``, in the same unit.
+        turns: the ratio of each repeat, of which ``ratio`` is the median.
     """
 
     number: int
@@ -36,6 +37,7 @@ class Finding:
     other: float | None = None
     unit: str = ""
     against: str = "bare"
+    turns: Sequence[float] = ()
 
     @property
     def passed(self) -> bool | None:
@@ -75,18 +77,18 @@ def compared(
     at_least: bool = False,
 ) -> Finding:
     """Return the ratio of two subjects' figures: the median of the repeats' ratios."""
-    pairs = list(zip(series[ours], series[against], strict=True))
-    ratio = median(a / b for a, b in pairs)
+    turns = [a / b for a, b in zip(series[ours], series[against], strict=True)]
     return Finding(
         number,
         what,
-        ratio,
+        median(turns),
         bound,
         at_least,
         ours=median(series[ours]),
         other=median(series[against]),
         unit=unit,
         against=against,
+        turns=turns,
     )
 
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Final, cast
 
 from bench.rig.asking import Sink
+from bench.rig.process import BenchError
 
 _STATUS: Final = re.compile(rb"HTTP/1\.1 (\d+)")
 _LENGTH: Final = re.compile(rb"\r\ncontent-length: *(\d+)\r\n", re.IGNORECASE)
@@ -45,7 +46,15 @@ class Pool:
             self._idle.append(connection)
 
     def ask(self, body: bytes, sink: Sink) -> None:
-        """Send a request on a connection that is idle."""
+        """Send a request on a connection that is idle.
+
+        Raises:
+            BenchError: there is none.
+        """
+        if not self._idle:
+            raise BenchError(
+                f"{len(self._all)} connections are not enough: answers are late, or connections lost"
+            )
         self._idle.pop().send(b"%s\r\ncontent-length: %d\r\n\r\n%s" % (self._head, len(body), body), sink)
 
     def close(self) -> None:

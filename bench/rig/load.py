@@ -29,6 +29,7 @@ class Target:
         body: a file.
         headers: ``name: value``.
         http1: HTTP/1.1 in place of HTTP/2.
+        least: bytes that the body of every answer has; a failed gRPC call has none, and HTTP's status 200.
     """
 
     process: Process | None
@@ -36,6 +37,7 @@ class Target:
     body: Path
     headers: Sequence[str]
     http1: bool = False
+    least: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,11 @@ class Load:
         """What one core can do in a second."""
         return self.calls / self.cpu_seconds
 
+    @property
+    def calls_per_second(self) -> float:
+        """What was answered in a second, by the clock."""
+        return self.calls / self.seconds
+
 
 def run(target: Target, calls: int, *, connections: int = 4, streams: int = 8) -> Load:
     """Send so many calls, ``connections`` x ``streams`` at once, and wait for their answers.
@@ -77,12 +84,22 @@ def run(target: Target, calls: int, *, connections: int = 4, streams: int = 8) -
         [*arguments, target.url], capture_output=True, text=True, timeout=_LONGEST, check=False
     )
     cpu = target.process.cpu_seconds() - before if target.process else 0.0
-    return _read(done.stdout, calls, cpu)
+    return read(done.stdout, calls, cpu, target.least)
 
 
-def _read(said: str, calls: int, cpu: float) -> Load:
+def read(said: str, calls: int, cpu: float, least: int) -> Load:
+    """Return what h2load says of so many calls, each of which has an answer of ``least`` bytes or more.
+
+    Raises:
+        BenchError: not all of them were.
+    """
     finished, status, size = _FINISHED.search(said), _STATUS.search(said), _BYTES.search(said)
     if finished is None or status is None or size is None or int(status[1]) != calls:
         raise BenchError(f"h2load: not all of {calls} calls were answered:\n{said[-1_500:]}")
+    if int(size[1]) < calls * least:
+        raise BenchError(
+            f"{calls} calls were answered with {int(size[1]):,} bytes, where each answer has {least:,} "
+            "at least: calls failed; their server's log says why"
+        )
     seconds = float(finished[1]) * _SECONDS[finished[2]]
     return Load(calls, seconds, cpu, int(size[1]))

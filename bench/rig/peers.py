@@ -10,14 +10,14 @@ from typing import Any, Final
 
 import yaml
 
-from bench.rig.process import Process
+from bench.rig.process import BenchError, Process
 from bench.rig.subjects import ROOT, Subject, Traffic
 
 _LITELLM: Final = ROOT / ".venv-litellm" / "bin" / "litellm"
 _PORTKEY: Final = (
     ROOT / "bench" / "peers" / "node_modules" / "@portkey-ai" / "gateway" / "build" / "start-server.js"
 )
-
+_NOT_INSTALLED: Final = "not installed; make bench-peers"
 
 _LITELLM_TURN: Final = 6.0
 """Seconds of CPU for a turn of LiteLLM: every 2 to 4 s it collects all its garbage, for 0.5 to 0.7 s."""
@@ -40,11 +40,14 @@ class Place:
     upstreams: Mapping[str, str]
 
 
-def litellm(place: Place, otlp: str) -> Subject | None:
+def litellm(place: Place, otlp: str) -> Subject:
     """Start LiteLLM's proxy with what the router has on by default as well, by what LiteLLM offers for it.
 
     Prometheus' metrics, one trace in a hundred exported to ``otlp``, and the access log in a file, which it
-    writes unless told otherwise. Returns None where it is not installed.
+    writes unless told otherwise.
+
+    Raises:
+        BenchError: it is not installed.
     """
     settings = {"num_retries": 0, "callbacks": ["prometheus", "otel"]}
     env = {
@@ -56,17 +59,18 @@ def litellm(place: Place, otlp: str) -> Subject | None:
     return _litellm("LiteLLM", place, settings, env)
 
 
-def lean_litellm(place: Place) -> Subject | None:
+def lean_litellm(place: Place) -> Subject:
     """Start LiteLLM's proxy as fast as it can be: it neither measures, traces nor logs calls.
 
-    Returns None where it is not installed.
+    Raises:
+        BenchError: it is not installed.
     """
     return _litellm("lean-LiteLLM", place, {"num_retries": 0}, {"LITELLM_LOG": "ERROR"})
 
 
-def _litellm(name: str, place: Place, settings: Mapping[str, Any], env: Mapping[str, str]) -> Subject | None:
+def _litellm(name: str, place: Place, settings: Mapping[str, Any], env: Mapping[str, str]) -> Subject:
     if not _LITELLM.exists():
-        return None
+        raise BenchError(_NOT_INSTALLED)
     models = [
         {
             "model_name": model,
@@ -87,14 +91,17 @@ def _litellm(name: str, place: Place, settings: Mapping[str, Any], env: Mapping[
     return Subject(name, process, place.port, place.folder, speaks_grpc=False, turn=_LITELLM_TURN)
 
 
-def portkey(place: Place) -> Subject | None:
+def portkey(place: Place) -> Subject:
     """Start Portkey's gateway.
 
-    Returns None where it is not installed.
+    Raises:
+        BenchError: it is not installed, or Node is not.
     """
     node = which("node")
-    if node is None or not _PORTKEY.exists():
-        return None
+    if node is None:
+        raise BenchError("node is not installed; Debian, Ubuntu: apt install nodejs npm")
+    if not _PORTKEY.exists():
+        raise BenchError(_NOT_INSTALLED)
     command = [node, str(_PORTKEY), f"--port={place.port}", "--headless"]
     process = Process("portkey", command, place.core, place.folder, {"NODE_ENV": "production"})
 

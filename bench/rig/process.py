@@ -12,7 +12,8 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Final, Self
+from types import FrameType
+from typing import Final, NoReturn, Self
 
 import psutil
 
@@ -34,6 +35,16 @@ def cores() -> tuple[int, int]:
     if len(available) < 2:  # noqa: PLR2004 - one for each side
         raise BenchError("two cores are needed: one for what is measured, one for the load")
     return available[0], available[1]
+
+
+def leave_when_told() -> None:
+    """End on SIGTERM and SIGHUP as on Ctrl-C, by an exception: no server is left over, and no folder."""
+
+    def leave(signum: int, _frame: FrameType | None) -> NoReturn:
+        raise SystemExit(128 + signum)
+
+    for told in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(told, leave)
 
 
 class Process:
@@ -100,7 +111,12 @@ class Process:
         return sum(psutil.Process(pid).memory_info().rss for pid in self.pids())
 
     def pids(self) -> Iterator[int]:
-        """Yield the process and its children."""
+        """Yield the process and its children.
+
+        Raises:
+            BenchError: it has ended.
+        """
+        self.check_running()
         yield self.pid
         for child in psutil.Process(self.pid).children(recursive=True):
             yield child.pid
@@ -119,7 +135,8 @@ class Process:
         """End it and its children, gently first."""
         if self._popen.poll() is not None:
             return
-        family = [psutil.Process(pid) for pid in self.pids()]
+        itself = psutil.Process(self.pid)
+        family = [itself, *itself.children(recursive=True)]
         self._popen.send_signal(signal.SIGTERM)
         with suppress(subprocess.TimeoutExpired):
             self._popen.wait(_GENTLY)

@@ -32,6 +32,7 @@ class Traffic:
         path: OpenAI's path for it.
         json: the request in OpenAI's words.
         upstream: the name under which the upstream answers, where that is another.
+        least: bytes that every answer to it has.
     """
 
     name: str
@@ -40,18 +41,27 @@ class Traffic:
     path: str
     json: bytes
     upstream: str = ""
+    least: int = 1
 
 
 _CHAT: Final = "/chat/completions"
 _EMBED: Final = "/embeddings"
 
-UNARY: Final = Traffic("unary", "Chat", bodies.framed(bodies.chat("unary")), _CHAT, bodies.chat_json("unary"))
+UNARY: Final = Traffic(
+    "unary",
+    "Chat",
+    bodies.framed(bodies.chat("unary")),
+    _CHAT,
+    bodies.chat_json("unary"),
+    least=len(bodies.QUESTION),  # which is what the echo answers
+)
 STREAM: Final = Traffic(
     "stream",
     "StreamChat",
     bodies.framed(bodies.chat("stream")),
     _CHAT,
     bodies.chat_json("stream", stream=True),
+    least=len("".join(bodies.words())),
 )
 EMBED_BYTES: Final = Traffic(
     "embed",
@@ -59,6 +69,7 @@ EMBED_BYTES: Final = Traffic(
     bodies.framed(bodies.embed("embed", as_bytes=True)),
     _EMBED,
     bodies.embed_json("embed", as_bytes=True),
+    least=len(bodies.matrix()),
 )
 EMBED_FLOATS: Final = Traffic(
     "floats",
@@ -67,6 +78,7 @@ EMBED_FLOATS: Final = Traffic(
     _EMBED,
     bodies.embed_json("floats", as_bytes=False),
     upstream="embed",
+    least=len(bodies.matrix()),
 )
 
 
@@ -115,10 +127,10 @@ class Subject:
         if self.speaks_grpc:
             url = f"http://127.0.0.1:{self.port}/{_SERVICE}/{traffic.rpc}"
             headers = (*_GRPC_HEADERS, *self.headers(traffic))
-            return Target(self.process, url, self._file(traffic.grpc), headers)
+            return Target(self.process, url, self._file(traffic.grpc), headers, least=traffic.least)
         url = f"http://127.0.0.1:{self.port}{self.base}{traffic.path}"
         headers = (*_JSON_HEADERS, *self.headers(traffic))
-        return Target(self.process, url, self._file(traffic.json), headers, http1=True)
+        return Target(self.process, url, self._file(traffic.json), headers, http1=True, least=traffic.least)
 
     def _file(self, body: bytes) -> Path:
         if body not in self._bodies:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from bench.measures.paced import Stutter, is_smooth, most_streams
-from bench.rig import bodies, subjects
+from bench.rig import bodies, load, subjects
 from bench.rig.bench import free_port, wait_for_port
 from bench.rig.clients import client
 from bench.rig.finding import Finding, compared, interleaved, table
@@ -155,3 +158,50 @@ def test_a_process_that_ends_is_told_with_its_last_words(tmp_path: Path) -> None
         process.wait(30)
         with pytest.raises(BenchError, match="no luck"):
             process.check_running()
+        with pytest.raises(BenchError, match="no luck"):
+            process.cpu_seconds()
+
+
+@pytest.mark.parametrize(("calls", "least", "kept"), [(4, 25, True), (4, 26, False), (5, 1, False)])
+def test_a_call_that_is_answered_with_too_little_has_failed(calls: int, least: int, kept: bool) -> None:
+    # Calls that fail in gRPC have HTTP's status 200: h2load counts them as answered.
+    said = "finished in 2.00s, 2 req/s\nstatus codes: 4 2xx, 0 3xx\ntraffic: 1KB (999) total, 100B (100) data"
+    if kept:
+        done = load.read(said, calls, 0.5, least)
+        assert (done.calls_per_second, done.calls_per_core) == (2.0, 8.0)
+        return
+    with pytest.raises(BenchError, match="answered"):
+        load.read(said, calls, 0.5, least)
+
+
+_SERVING = """
+import os, sys, time
+from pathlib import Path
+from bench.rig.process import Process, leave_when_told
+leave_when_told()
+core, command = min(os.sched_getaffinity(0)), [sys.executable, "-c", "import time; time.sleep(600)"]
+with Process("idle", command, core, Path(sys.argv[1])) as idle:
+    print(idle.pid, flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("told", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_no_server_is_left_over_when_a_run_is_ended(tmp_path: Path, told: signal.Signals) -> None:
+    command = [sys.executable, "-c", _SERVING, str(tmp_path)]
+    with subprocess.Popen(  # noqa: S603 - our own interpreter
+        command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as run:
+        assert run.stdout is not None
+        server = int(run.stdout.readline())
+        assert psutil.pid_exists(server)
+        run.send_signal(told)
+        assert run.wait(30) != 0
+    assert not psutil.pid_exists(server)
+
+
+def test_a_measure_that_does_not_exist_is_told() -> None:
+    command = [sys.executable, "-m", "bench", "--only", "unary,unarry"]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)  # noqa: S603 - as above
+    assert run.returncode == 2
+    assert "no such measure: unarry; there are unary, streaming" in run.stderr
