@@ -22,7 +22,7 @@ _CPU_SECONDS: Final = 0.4
 
 
 def main() -> int:
-    """Return 0 while the router costs no more than it may."""
+    """Return 0 while the router costs no more than it may, 1 where it does, 2 where nothing was measured."""
     try:
         with Bench(Effort(_TURNS, _CPU_SECONDS), peers=False) as bench:
             everyone = {"router": bench.router(), "bare": bench.bare(UNARY.name)}
@@ -31,6 +31,8 @@ def main() -> int:
     except BenchError as error:
         print(error, file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return 130
     cost = {name: median(load.cpu_per_call for load in found) for name, found in loads.items()}
     pairs = zip(loads["router"], loads["bare"], strict=True)
     ratio = median(ours.cpu_per_call / bare.cpu_per_call for ours, bare in pairs)

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
-from typing import Final, NoReturn, Self
+from typing import Final, Self
 
 import psutil
 
@@ -38,11 +38,13 @@ def cores() -> tuple[int, int]:
 
 
 def leave_when_told() -> None:
-    """End on SIGTERM and SIGHUP as on Ctrl-C, by an exception: no server is left over, and no folder."""
+    """Take SIGTERM and SIGHUP for Ctrl-C, which ends all in order: no server is left over, and no folder."""
 
-    def leave(signum: int, _frame: FrameType | None) -> NoReturn:
-        raise SystemExit(128 + signum)
+    def leave(_signum: int, _frame: FrameType | None) -> None:
+        # Not by an exception of its own: asyncio lets a client end in order on this one alone.
+        signal.raise_signal(signal.SIGINT)
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background has turned off
     for told in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(told, leave)
 
