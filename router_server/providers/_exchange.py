@@ -127,6 +127,8 @@ class Exchange:
         while left > 0 and (chunk := await self._next(limit)):
             chunks.append(chunk)
             left -= len(chunk)
+            if self._response.content.at_eof():
+                break
         return b"".join(chunks)[:limit]
 
     async def read_farewell(self) -> None:
@@ -148,21 +150,23 @@ class Exchange:
 
     async def _next(self, most: int) -> bytes:
         content = self._response.content
+        try:
+            while not (chunk := content.read_nowait(most)) and not content.at_eof():
+                if chunk := await self._awaited(most):
+                    break
+        except (aiohttp.ClientError, OSError, RuntimeError) as error:
+            raise self._broken(error) from None
+        return chunk
+
+    async def _awaited(self, most: int) -> bytes:
+        """Return what comes next. Poured, since nobody tells a read that waits that what came is no HTTP."""
         taken: list[bytes] = []
 
         def take(chunk: bytes) -> bool:
             taken.append(chunk)
             return False
 
-        try:
-            while not (chunk := content.read_nowait(most)) and not content.at_eof():
-                # Poured, since nobody tells a read that waits that what came is no HTTP.
-                chunk = taken[0] if await self.pour(take, most) else await content.read(most)
-                if chunk:
-                    break
-        except (aiohttp.ClientError, OSError, RuntimeError) as error:
-            raise self._broken(error) from None
-        return chunk
+        return taken[0] if await self.pour(take, most) else await self._response.content.read(most)
 
     def _broken(self, error: Exception) -> Exception:
         """Return what it means that a read failed: also where aiohttp ended the connection over what it read.
