@@ -7,7 +7,8 @@ knowing that there are RPCs.
 from __future__ import annotations
 
 from contextvars import ContextVar
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from router_server.core.observer import (
     UNOBSERVED,
@@ -24,8 +25,7 @@ from router_server.core.quotas import Standing
 from router_server.core.results import Trail
 
 
-@dataclass(slots=True)
-class Rpc:
+class Rpc(Struct, eq=False):
     """One RPC of the router's own service.
 
     Attributes:

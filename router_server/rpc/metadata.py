@@ -35,13 +35,13 @@ def readable(metadata: Iterable[tuple[str, str | bytes]] | None) -> Mapping[str,
         if key not in _READ or not isinstance(value, str):
             continue
         found[key] = f"{found[key]},{value}" if key in found else value
-    return {key: value for key, value in found.items() if len(value) <= _LONGEST_READ}
+    return {key: value for key, value in found.items() if len(value) <= _LONGEST_READ} if found else found
 
 
 def new_rpc(metadata: Mapping[str, str]) -> Rpc:
     """Return a new RPC: under the caller's request id if that is a sane one, else under the call's."""
     # Unique, not secret. uuid4 asks the system, and every such wait lets other threads take the interpreter.
-    call_id = f"{getrandbits(128):032x}"
+    call_id = getrandbits(128).to_bytes(16).hex()
     asked = metadata.get(REQUEST_ID)
     return Rpc(asked if asked and _REQUEST_ID.fullmatch(asked) else call_id, call_id)
 

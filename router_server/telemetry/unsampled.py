@@ -22,8 +22,8 @@ from router_server.core.observer import (
     RpcRecord,
 )
 
-_TRACE_BITS: Final = 128
-_SPAN_BITS: Final = 64
+_TRACE_BYTES: Final = 16
+_SPAN_BYTES: Final = 8
 
 _current: ContextVar[UnsampledRpc | None] = ContextVar("unsampled", default=None)
 
@@ -44,12 +44,17 @@ def current_trace_id() -> str:
 
 def new_trace_id() -> str:
     """Return a new id, 32 hex digits."""
-    return f"{getrandbits(_TRACE_BITS) or 1:032x}"
+    return _new_id(_TRACE_BYTES)
 
 
 def unsampled_headers(trace_id: str) -> Mapping[str, str]:
     """Return the headers that tell an upstream of the trace, and that it is not kept."""
-    return {"traceparent": f"00-{trace_id}-{getrandbits(_SPAN_BITS) or 1:016x}-00"}
+    return {"traceparent": f"00-{trace_id}-{_new_id(_SPAN_BYTES)}-00"}
+
+
+def _new_id(size: int) -> str:
+    # Never all zeros, which says that there is none.
+    return (getrandbits(8 * size) or 1).to_bytes(size).hex()  # half of what formatting a number takes
 
 
 class UnsampledRpc:
