@@ -71,7 +71,8 @@ def _measured(bench: Bench, measures: Sequence[str], *, write: bool) -> int:
             print(broken[-1], file=sys.stderr)
         else:
             findings += found
-            print(f"{table(found)}\n({name}: {time.monotonic() - since:.0f} s)\n", flush=True)
+            bench.seconds[name] = round(time.monotonic() - since)
+            print(f"{table(found)}\n({name}: {bench.seconds[name]} s)\n", flush=True)
         if write:
             _write(bench, findings, broken)
     print(f"{_text(bench, findings, broken)}\n({time.monotonic() - began:.0f} s)")
@@ -90,6 +91,7 @@ def _write(bench: Bench, findings: Sequence[Finding], broken: Sequence[str]) -> 
         "cpu": _cpu(),
         "python": platform.python_version(),
         "libraries": {name: version(name) for name in _LIBRARIES},
+        "seconds": bench.seconds,
         "repeats": bench.effort.repeats,
         "findings": [finding.record() for finding in findings],
         "curves": bench.curves,

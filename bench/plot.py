@@ -35,7 +35,9 @@ def main() -> None:
 def _draw_bounds(axes: Any, findings: Iterable[dict[str, Any]]) -> None:
     """Draw how much of each bound is used: 1 is the bound, less is better."""
     findings = list(findings)[::-1]
-    shares = [f["bound"] / f["ratio"] if f["at_least"] else f["ratio"] / f["bound"] for f in findings]
+    shares = [
+        f["bound"] / max(f["ratio"], 1e-3) if f["at_least"] else f["ratio"] / f["bound"] for f in findings
+    ]
     colors = ["tab:green" if finding["passed"] else "tab:red" for finding in findings]
     words = [f"{f['number']}. {f['what']} (x {f['against']})" for f in findings]
     axes.barh(words, shares, color=colors)

@@ -42,9 +42,12 @@ def measure(bench: Bench) -> list[Finding]:
         Finding(
             10,
             "prompts: growth of the cost over growth in bytes",
-            _steepest(prompts[ROUTER]),
+            steepest(prompts[ROUTER]),
             1.1,
             against="",
+        ),
+        Finding(
+            10, "prompts: what a byte costs, at 1 MB over at 100 kB", per_byte(prompts[ROUTER]), against=""
         ),
     ]
     curve = [(size, core_alone(bench, size)[0] / 1_000) for size in _TARGETS]
@@ -94,8 +97,15 @@ def _point(words: str, size: int, curves: dict[str, Curve]) -> Finding:
     return Finding(10, words, ours / bare, ours=ours, other=bare, unit="µs")
 
 
-def _steepest(curve: Curve) -> float:
+def steepest(curve: Curve) -> float:
+    """Return by how much the cost grows over the bytes, where that is most; 1: all of it is the bytes'."""
     return max((after / before) / (larger / size) for (size, before), (larger, after) in pairwise(curve))
+
+
+def per_byte(curve: Curve) -> float:
+    """Return by how much a byte costs more in the largest than in the one before, beyond what all cost."""
+    (least, base), *_, (large, cost), (largest, highest) = curve
+    return (highest - base) / (largest - least) / ((cost - base) / (large - least))
 
 
 def _configured(bench: Bench, sizes: Sequence[int], change: Callable[[dict[str, Any], int], None]) -> Curve:

@@ -38,7 +38,9 @@ def by_turns(bench: Bench, traffic: Traffic) -> dict[str, list[Load]]:
     if traffic is UNARY:
         everyone[ECHO] = bench.bare(traffic.name, variant=ECHO)
     # Portkey's gateway answers the other kinds with 500, or not at all.
-    answering = {LITELLM, LEAN_LITELLM, PORTKEY} if traffic is UNARY else {LITELLM}
+    answering = {LITELLM, PORTKEY} if traffic is UNARY else {LITELLM}
+    if traffic.path == UNARY.path:
+        answering.add(LEAN_LITELLM)
     everyone |= {name: peer for name, peer in bench.peers().items() if name in answering}
     runs = {name: partial(bench.loaded, subject, traffic) for name, subject in everyone.items()}
     return interleaved(runs, bench.effort.repeats)

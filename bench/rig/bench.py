@@ -71,6 +71,8 @@ class Bench:
         """What is plotted, by name: sizes, and what a call costs."""
         self._subjects: dict[str, Subject] = {}
         self.began = datetime.now(UTC).isoformat(timespec="seconds")
+        self.seconds: dict[str, int] = {}
+        """How long each measure took."""
         self.left_out: dict[str, str] = {}
         """Why others are not measured, by name."""
         self._paced_port = 0

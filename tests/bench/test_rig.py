@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from bench.measures.growth import per_byte, steepest
 from bench.measures.paced import Stutter, is_smooth, most_streams
 from bench.rig import bodies, load, subjects
 from bench.rig.bench import free_port, wait_for_port
@@ -205,3 +206,11 @@ def test_a_measure_that_does_not_exist_is_told() -> None:
     run = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)  # noqa: S603 - as above
     assert run.returncode == 2
     assert "no such measure: unarry; there are unary, streaming" in run.stderr
+
+
+def test_costs_that_grow_with_the_square_are_seen_behind_what_any_call_costs() -> None:
+    linear = [(size, 500 + size / 400) for size in (1_000, 10_000, 100_000, 1_000_000)]
+    square = [(size, 500 + size * size / 1e9) for size, _ in linear]
+    assert max(steepest(linear), steepest(square)) < 1.0
+    assert per_byte(linear) == pytest.approx(1.0)
+    assert per_byte(square) == pytest.approx(10.0, rel=0.02)
