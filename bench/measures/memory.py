@@ -30,6 +30,7 @@ _KIBIBYTE: Final = 2**10
 class _Opened:
     def __init__(self) -> None:
         self.first: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.over = False
 
     def data(self, chunk: bytes) -> None:
         del chunk
@@ -37,6 +38,7 @@ class _Opened:
             self.first.set_result(None)
 
     def end(self, error: str | None) -> None:
+        self.over = True
         if not self.first.done():
             self.first.set_exception(BenchError(f"a stream did not open: {error}"))
 
@@ -73,7 +75,7 @@ async def _grown(subject: Subject) -> int:
     target = subject.target(IDLE)
     body = target.body.read_bytes()
     async with client(target, _STREAMS) as server:
-        before = 0
+        before, opened = 0, list[_Opened]()
         for start in range(0, _STREAMS, _AT_ONCE):
             sinks = [_Opened() for _ in range(_AT_ONCE)]
             if not start:
@@ -82,7 +84,11 @@ async def _grown(subject: Subject) -> int:
                 server.ask(body, sink)
             async with asyncio.timeout(_PATIENCE):
                 await asyncio.gather(*(sink.first for sink in sinks))
-        return subject.process.resident_bytes() - before
+            opened += sinks
+        grown = subject.process.resident_bytes() - before
+        if over := sum(sink.over for sink in opened):
+            raise BenchError(f"{over} of {_STREAMS} streams were over before all were open")
+        return grown
 
 
 def _over_calls(bench: Bench) -> Finding:

@@ -155,7 +155,7 @@ class Bench:
         name = f"router-{port}"
         command = [*under, *subjects.our_command(self.folder, config, name)]
         process = Process(name, command, self.core, self.folder, subjects.PYTHON)
-        return Subject(ROUTER, self.started(process, port), port, self.folder)
+        return Subject(ROUTER, self.started(process, port), port, self.folder, http_port=http_port)
 
     def bare(self, upstream: str, variant: str = BARE) -> Subject:
         """Return the bare pipeline in front of one upstream that answers at once."""

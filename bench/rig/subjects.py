@@ -109,7 +109,7 @@ class Subject:
     """A server that is measured.
 
     ``turn`` is the least CPU time of a turn of chat, in seconds, where what it does now and then wants more
-    than the effort's.
+    than the effort's. ``http_port`` is where the router shows its metrics.
     """
 
     name: str
@@ -120,6 +120,7 @@ class Subject:
     headers: Callable[[Traffic], Sequence[str]] = lambda _: ()
     base: str = "/v1"
     turn: float = 0.0
+    http_port: int = 0
     _bodies: dict[bytes, Path] = field(default_factory=dict)
 
     def target(self, traffic: Traffic) -> Target:
