@@ -84,14 +84,16 @@ class Exchange:
         Raises:
             Exception: what ``take`` raised.
         """
-        connection = self._response.connection
+        content, connection = self._response.content, self._response.connection
+        if content.is_eof() and content.exception() is None:
+            return _pour_out(content, take, most)
         if connection is None or connection.transport is None or connection.protocol is None:
             return False
         if connection.transport.is_closing():
             # Over TLS the news is on its way to whose place the tap would take, and would never reach it.
             await _lost(connection.protocol)
             return False
-        tap = Tap(connection.transport, connection.protocol, self._response.content, take, most)
+        tap = Tap(connection.transport, connection.protocol, content, take, most)
         try:
             await tap.closed
         finally:
@@ -179,6 +181,14 @@ class Exchange:
         if connection is not None and connection.transport is not None:
             return error
         return UpstreamError(Outcome.MALFORMED, "bad_http")
+
+
+def _pour_out(content: aiohttp.StreamReader, take: Callable[[bytes], bool], most: int) -> bool:
+    """Pour what is left of a body that is here; a tap would take two calls of the system, to poll anew."""
+    while data := content.read_nowait(most):
+        if not take(data):
+            return True
+    return False
 
 
 async def _lost(protocol: ResponseHandler) -> None:
