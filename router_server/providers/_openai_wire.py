@@ -72,6 +72,8 @@ def _onwards(parser: EventParser, answer: StreamedAnswer, take: Take) -> Callabl
     """Return what makes of bytes what ``take`` takes."""
 
     def onwards(data: bytes) -> bool:
+        if parser.is_between_events and (delta := answer.take_alone(data)) is not None:
+            return take((delta,))
         events = parser.feed(data)
         return not events or (take(answer.take(events)) and not answer.done)
 

@@ -81,6 +81,14 @@ class StreamedAnswer:
             texts = [] if self.finished else self._repeats.read(events, at)
         return self._flush()
 
+    def take_alone(self, data: bytes) -> Delta | None:
+        """Return what ``data`` brought, where it is one event that is like those before but for its text."""
+        part = self._parts.get(_TEXT)
+        if part is None or self.finished:
+            return None
+        text = self._repeats.read_alone(data)
+        return Delta(part, _TEXT, text) if text else None
+
     def end(self) -> None:
         """The stream is over.
 

@@ -21,6 +21,10 @@ MAX_EVENT_BYTES: Final = 8 * 1024 * 1024
 """No answer's single event comes near it: an image of 4 MB in base64 fits. It bounds what a bad upstream
 makes us hold."""
 
+BEGIN: Final = b"data: "
+END: Final = b"\n\n"
+"""What stands around the data of an event of one line, as nearly all servers write it."""
+
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 
 
@@ -41,6 +45,11 @@ class EventParser:
         self._data_bytes = 0
         self._skip_lf = False
         self._at_start = True
+
+    @property
+    def is_between_events(self) -> bool:
+        """Whether all that has come were whole events: what comes next begins one."""
+        return not (self._line or self._data or self._skip_lf or self._at_start)
 
     def feed(self, chunk: bytes) -> list[bytes]:
         """Take the next bytes of the stream and return the data of every event that they complete.

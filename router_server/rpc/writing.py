@@ -62,8 +62,7 @@ class Writing:
             aio.BaseError: the call is over.
         """
         if self._write is not None:
-            until = self._until
-            if not until.done() or until.cancelled() or until.exception() is not None:
+            if not self._until.done() or self._until.exception() is not None:
                 return False
             self._go_on(self._write)
         self._go_on(self._context.write(message))

@@ -8,6 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from router_server.core.errors import UpstreamError
+from router_server.core.record import replace
 from router_server.core.types import Delta
 from router_server.providers._openai_wire_repeats import Repeats
 from router_server.providers._openai_wire_stream import StreamedAnswer, _text_of
@@ -23,8 +24,9 @@ def spaced(chunk: object) -> str:
     return json.dumps(chunk)
 
 
-def event(text: str, write: Write = compact, **more: object) -> bytes:
-    choice = {"index": 0, "delta": {"content": text}, "logprobs": None, "finish_reason": None}
+def event(text: str, write: Write = compact, *, finish: bool = False, **more: object) -> bytes:
+    reason = "stop" if finish else None
+    choice = {"index": 0, "delta": {"content": text}, "logprobs": None, "finish_reason": reason}
     chunk = {"id": "c-1", "model": "m-1", "choices": [choice], "usage": None, **more}
     return write(chunk).encode("utf-8", "surrogatepass")
 
@@ -85,6 +87,44 @@ def test_together_they_say_what_each_says(events: list[bytes]) -> None:
     assert said(*events) == each_said(*events)
 
 
+def framed(*events: bytes) -> bytes:
+    return b"".join(b"data: %s\n\n" % event for event in events)
+
+
+@given(
+    st.one_of(
+        WORDS.map(event),
+        WORDS.map(lambda text: event(text, spaced)),
+        BROKEN.map(raw),
+        st.binary().map(raw),
+    )
+)
+def test_alone_it_says_what_it_says_among_others(one: bytes) -> None:
+    answer = StreamedAnswer()
+    answer.take([event(" a")])
+    alone = answer.take_alone(framed(one))
+    assert alone is None or alone.text == said(one)
+
+
+def test_what_comes_alone_is_taken_alone() -> None:
+    answer = StreamedAnswer()
+    assert answer.take_alone(framed(event(" a"))) is None, "nothing was learnt"
+    first = answer.take([event(" a")])
+    for text in (" b", '"', "\n", "😀"):
+        assert answer.take_alone(framed(event(text))) == replace(first[0], text=text)
+    for other in (
+        framed(event(" c"), event(" d")),
+        framed(event("")),
+        framed(event(" c"))[:-1],
+        framed(event(" c"))[1:],
+        event(" c"),
+        b"",
+    ):
+        assert answer.take_alone(other) is None
+    answer.take([event("", finish=True)])
+    assert answer.take_alone(framed(event(" e"))) is None, "after the finish"
+
+
 def test_what_repeats_is_not_decoded() -> None:
     decoded: list[bytes] = []
 
@@ -130,9 +170,17 @@ def test_a_stream_whose_chunks_all_differ_is_given_up_and_one_that_changes_now_a
         repeats.learn(chunk, " a")
         assert repeats.read([chunk], 0) == [" a"]
 
+    repeats = Repeats(decode)
+    for number in range(10):
+        chunk = event(" a", created=number)
+        repeats.learn(chunk, " a")
+        assert repeats.read_alone(framed(chunk)) == " a"
+
 
 def test_a_chunk_that_is_shorter_than_what_stands_before_and_after_does_not_fit() -> None:
     repeats = Repeats(_text_of)
     repeats.learn(event(" a"), " a")
     before, _, after = event("HERE").partition(b"HERE")
     assert repeats.read([before + after[1:]], 0) == []
+    assert not repeats.read_alone(framed(before + after[1:]))
+    assert not repeats.read_alone(framed(before + after[2:]))
