@@ -28,7 +28,7 @@ _Events = AsyncGenerator[StreamEvent, Give | None]
 _WITH_TRAIL: Final = (Started, Reset, Finished)
 """Made once: the union of three types, made for each token, would take longer than to look at one."""
 
-WRITTEN: Final = frozenset({"Embed"})
+WRITTEN: Final = frozenset({"Embed", "StreamChat"})
 """The RPCs whose answers are the bytes of their messages already."""
 
 
@@ -52,10 +52,13 @@ class ModelRouterService(ModelRouterServiceServicer):
         current_rpc().trail = result.trail
         return write_chat(result)
 
-    async def StreamChat(  # noqa: N802 - the contract's name
+    async def StreamChat(  # type: ignore[override]  # noqa: N802 - as for Embed
         self, request: chat_pb2.ChatRequest, context: Context
-    ) -> AsyncGenerator[chat_pb2.StreamChatResponse, Put | None]:
-        """Yield the answer as it arrives; what can be put on its way at once is not yielded."""
+    ) -> AsyncGenerator[bytes, Put | None]:
+        """Yield the answer as it arrives; what can be put on its way at once is not yielded.
+
+        As bytes, since the last message is kept until the next: a KiB of each stream that idles.
+        """
         rpc = current_rpc()
         stream = cast("_Events", self._router.stream(read_chat(request), _invocation(context)))
         give: Give | None = None
@@ -91,10 +94,10 @@ class ModelRouterService(ModelRouterServiceServicer):
         return write_models(models)
 
 
-def _written(rpc: Rpc, event: StreamEvent) -> chat_pb2.StreamChatResponse:
+def _written(rpc: Rpc, event: StreamEvent) -> bytes:
     if isinstance(event, _WITH_TRAIL):
         rpc.trail = event.trail
-    return write_event(event)
+    return write_event(event).SerializeToString()
 
 
 def _give(rpc: Rpc, put: Put, event: StreamEvent) -> bool:
