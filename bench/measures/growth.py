@@ -25,7 +25,7 @@ _TARGETS: Final = (1, 20, 200)
 _ROUTES: Final = (1, 100, 10_000)
 _KEYS: Final = (1, 100, 10_000)
 _KEY: Final = "mr-bench"
-_TURNS: Final = 7
+_TURNS: Final = 5
 _CALLS: Final = 300
 _FLAT: Final = 1.15
 

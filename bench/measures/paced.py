@@ -59,7 +59,7 @@ _PRECISION: Final = 1.1
 _STRIDE: Final = 1.2
 _LONGEST_STRIDE: Final = 2.0
 _TRIES: Final = 2
-_FIRST_GUESS: Final = {ROUTER: 350, BARE: 400, LITELLM: 24}
+_FIRST_GUESS: Final = {ROUTER: 320, BARE: 360, LITELLM: 28}
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,8 +34,8 @@ _LARGE: Final = 300_000
 _LARGE_SHARE: Final = 0.1
 _SECONDS_PER_BYTE: Final = 8e-6
 _DECODE: Final = 0.05
-_SECONDS: Final = 12.0
-_SIMULATED_SECONDS: Final = 600.0
+_SECONDS: Final = 10.0
+_SIMULATED_SECONDS: Final = 450.0
 _BYTES_PER_TOKEN: Final = 4
 
 _ROUTE: Final = f"work-{_SECONDS_PER_BYTE * 1024 * 1000:.3f}-{_SLOTS}"

@@ -19,7 +19,7 @@ _PORTKEY: Final = (
 )
 _NOT_INSTALLED: Final = "not installed; make bench-peers"
 
-_LITELLM_TURN: Final = 6.0
+_LITELLM_TURN: Final = 5.0
 """Seconds of CPU for a turn of LiteLLM: every 2 to 4 s it collects all its garbage, for 0.5 to 0.7 s."""
 
 
