@@ -75,12 +75,12 @@ class Cutoff:
 
     def __enter__(self) -> Self:
         """Begin."""
-        task = asyncio.current_task()
+        loop = asyncio.get_running_loop()
+        task = asyncio.current_task(loop)
         assert task is not None, "only a task can be cut off"  # noqa: S101 - narrows the type
         self._task = task
         self._cancelling = task.cancelling()
         if self._seconds != _NEVER:
-            loop = task.get_loop()
             self._when = self._fires = loop.time() + self._seconds
             self._timer = loop.call_later(self._seconds, self._look)
         return self

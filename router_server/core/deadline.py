@@ -141,7 +141,7 @@ def share(
     return limit if wished is None or wished > limit else wished
 
 
-class Timers:
+class Timers(Struct, eq=False):
     """The timers of one attempt, cut from what remains of its call when it begins.
 
     The one that runs is put off when the call's deadline is.
@@ -157,31 +157,20 @@ class Timers:
         latest: the moment to which that may be put off.
     """
 
-    __slots__ = (
-        "_deadline",
-        "_others_left",
-        "_remaining",
-        "_shared",
-        "_timeouts",
-        "latest",
-        "scope",
-        "since",
-    )
-
-    def __init__(self, timeouts: Timeouts, deadline: Deadline, others_left: bool) -> None:
-        self._timeouts = timeouts
-        self._deadline = deadline
-        self._others_left = self._shared = others_left
-        self._remaining = 0.0
-        self.since = 0.0
-        self.scope: Scope | None = None
-        self.latest = 0.0
+    _timeouts: Timeouts
+    _deadline: Deadline
+    _others_left: bool
+    _remaining: float = 0.0
+    _streams: bool = False
+    since: float = 0.0
+    scope: Scope | None = None
+    latest: float = 0.0
 
     def put_off(self, by: float) -> None:
         """The call has ``by`` more seconds than it had, and so has what is waited for: its share of them."""
         when = None if self.scope is None else self.scope.when()
         if self.scope is not None and when is not None:
-            mine = by / 2 if self._shared else by
+            mine = by / 2 if self._others_left and not self._streams else by
             self.scope.reschedule(max(when, min(when + mine, self.latest)))
 
     def queue(self, configured: float, now: float) -> float:
@@ -215,7 +204,7 @@ class Timers:
 
         Not cut from what remains of the call, and no `Timer`.
         """
-        self._shared = False
+        self._streams = True
         idle = self._timeouts.idle
         self.latest = since + (min(idle, _FAREWELL) if finished else idle)
         return self.latest

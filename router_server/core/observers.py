@@ -9,6 +9,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping
 
+from msgspec import Struct
+
 from router_server.core.observer import (
     UNOBSERVED,
     AttemptObservation,
@@ -87,12 +89,9 @@ class _Observers:
                 self._isolation.failed(observer, "breaker_changed")
 
 
-class _Calls:
-    __slots__ = ("_isolation", "_observations")
-
-    def __init__(self, observations: list[CallObservation], isolation: _Isolation) -> None:
-        self._observations = observations
-        self._isolation = isolation
+class _Calls(Struct, eq=False):
+    _observations: list[CallObservation]
+    _isolation: _Isolation
 
     def attempt(self, start: AttemptStart) -> AttemptObservation:
         told: list[AttemptObservation] = []
@@ -121,19 +120,17 @@ class _Calls:
                 self._isolation.failed(one, "ended")
 
 
-class _Attempts:
-    __slots__ = ("_isolation", "_observations")
-
-    def __init__(self, observations: list[AttemptObservation], isolation: _Isolation) -> None:
-        self._observations = observations
-        self._isolation = isolation
+class _Attempts(Struct, eq=False):
+    _observations: list[AttemptObservation]
+    _isolation: _Isolation
 
     @property
     def headers(self) -> Mapping[str, str]:
         merged: dict[str, str] = {}
         for one in self._observations:
             try:
-                merged.update(one.headers)
+                if given := one.headers:
+                    merged.update(given)
             except Exception:  # noqa: BLE001 - as above
                 self._isolation.failed(one, "headers")
         return merged
@@ -161,12 +158,9 @@ class _RpcObservers:
         return _Rpcs(told, self._isolation)
 
 
-class _Rpcs:
-    __slots__ = ("_isolation", "_observations")
-
-    def __init__(self, observations: list[RpcObservation], isolation: _Isolation) -> None:
-        self._observations = observations
-        self._isolation = isolation
+class _Rpcs(Struct, eq=False):
+    _observations: list[RpcObservation]
+    _isolation: _Isolation
 
     @property
     def trace_id(self) -> str:
