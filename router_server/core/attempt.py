@@ -32,7 +32,7 @@ from router_server.core.errors import (
 from router_server.core.hedge import HEDGE_LOST
 from router_server.core.limiter import Limiter, Permit
 from router_server.core.measures import Measures
-from router_server.core.observer import AttemptObservation, AttemptRecord, AttemptStart
+from router_server.core.observer import UNOBSERVED, AttemptObservation, AttemptRecord, AttemptStart
 from router_server.core.options import options_for
 from router_server.core.own_limit import OwnLimit
 from router_server.core.provider import UpstreamChat, UpstreamEmbed
@@ -99,11 +99,11 @@ class Attempt:
         )
         self.usage: Usage | None = None
         self.record: AttemptRecord | None = None
-        self._observation: AttemptObservation | None = None
-        self._place: Place | None = None
-        self._reserved: Reservation | None = None
+        self._observation: AttemptObservation = UNOBSERVED
         self._connect_limit = 0.0
         self._lost = False
+        self._place: Place | None = None
+        self._reserved: Reservation | None = None
         self._timers = Timers(target.settings.timeouts, call.deadline, step.others_left)
 
     async def run(self, work: Callable[[Attempt], Awaitable[T]]) -> T:
@@ -276,9 +276,7 @@ class Attempt:
         return options_for(self.call.request.provider_options, upstream.kind, upstream.name)
 
     def _headers(self) -> Mapping[str, str]:
-        if self._observation is None or not self.target.upstream.trace_context:
-            return {}
-        return self._observation.headers
+        return self._observation.headers if self.target.upstream.trace_context else {}
 
     def _is_blameless(self, failure: UpstreamError) -> bool:
         if failure.phase is Phase.CONNECT:
@@ -306,8 +304,7 @@ class Attempt:
         call.attempted(record)
         if self._reserved is not None:
             self._reserved.settle(requests=1, tokens=record.usage.tokens if record.usage else 0)
-        if self._observation is not None:
-            self._observation.ended(record)
+        self._observation.ended(record)
 
     def _effect(self, failure: UpstreamError) -> BreakerEffect:
         effect, name = RULES[failure.outcome].breaker, self.target.name

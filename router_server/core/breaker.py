@@ -182,7 +182,9 @@ class Breaker:
                 self._close()
             return
         self._streak = 0
-        self._bucket().calls += 1
+        if (now := self._clock()) >= self._newest.start + self._tenth:
+            self._begin_bucket(now)
+        self._newest.calls += 1
 
     def failure(self, leave: Pass) -> None:
         """The call failed, and the upstream is to blame."""
@@ -193,9 +195,10 @@ class Breaker:
             self._open()
             return
         self._streak += 1
-        bucket = self._bucket()
-        bucket.calls += 1
-        bucket.failures += 1
+        if (now := self._clock()) >= self._newest.start + self._tenth:
+            self._begin_bucket(now)
+        self._newest.calls += 1
+        self._newest.failures += 1
         if self._streak >= self._settings.failure_threshold or self._rate_exceeded():
             self._open()
 
@@ -243,13 +246,10 @@ class Breaker:
         if self._state is _OPEN and self._clock() >= self._open_until:
             self._half_open()
 
-    def _bucket(self) -> _Bucket:
-        now = self._clock()
-        if now >= self._newest.start + self._tenth:
-            self._newest = _Bucket(now)
-            self._buckets.append(self._newest)
-            self._forget(now)
-        return self._newest
+    def _begin_bucket(self, now: float) -> None:
+        self._newest = _Bucket(now)
+        self._buckets.append(self._newest)
+        self._forget(now)
 
     def _forget(self, now: float) -> None:
         while now - self._buckets[0].start > self._settings.window:

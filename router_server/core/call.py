@@ -56,6 +56,7 @@ class Call:
         blamed: targets whose breakers have counted a failure of it: once per call.
         first_delta_at: when its caller was given the first piece of a stream.
         usage: of the attempt that answered.
+        reported_model: what the upstream calls the model that answers.
     """
 
     def __init__(
@@ -82,8 +83,8 @@ class Call:
         self.first_choice = ""
         self.blamed = NOBODY
         self.usage: Usage | None = None
+        self.reported_model = ""
         self._answering: Target | None = None
-        self._reported_model = ""
         self.first_delta_at: float | None = None
         self._tell = invocation.ended
 
@@ -98,7 +99,7 @@ class Call:
     def answering(self, target: Target, reported_model: str = "") -> None:
         """Note who is answering."""
         self._answering = target
-        self._reported_model = reported_model
+        self.reported_model = reported_model
 
     def attempted(self, record: AttemptRecord) -> None:
         """Note a finished attempt."""
@@ -120,7 +121,7 @@ class Call:
         target = self._answering
         if target is None:
             return Trail(self.start.route, "", "", "", tuple(self.summaries))
-        reported = self._reported_model
+        reported = self.reported_model
         return Trail(
             route=self.start.route,
             target=target.configured,

@@ -51,7 +51,7 @@ class _Waiter:
         return (1, -self.priority, self.size, self.arrival)
 
 
-class Permit(Struct, eq=False):
+class Permit(Struct, eq=False, gc=False):
     """One slot of a limiter; must be released, and may be released twice."""
 
     _limiter: Limiter | None

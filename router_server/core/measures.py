@@ -16,11 +16,18 @@ class Measures:
     permitted_at: float | None = None
     first_token_at: float | None = None
     last_token_at: float | None = None
+    time_to_first_token: float | None = None
+    """Seconds from the permit to the first event."""
     usage: Usage | None = None
     reported_model: str = ""
     finish_reason: FinishReason | None = None
     answer: Message | None = None
     engine: EngineTimes | None = None
+
+    def began(self, now: float) -> None:
+        """The first event came."""
+        self.first_token_at = now
+        self.time_to_first_token = None if self.permitted_at is None else now - self.permitted_at
 
     def answered(self, answer: Answer, prompt_tokens: int) -> None:
         """A whole answer came; where it brings no usage, the router counts."""
@@ -37,13 +44,6 @@ class Measures:
             return told
         sent = self.permitted_at is not None and failure.phase is not Phase.CONNECT and failure.status is None
         return Usage(prompt_tokens, estimated=True) if sent else None
-
-    @property
-    def time_to_first_token(self) -> float | None:
-        """Seconds from the permit to the first event, or None."""
-        if self.first_token_at is None or self.permitted_at is None:
-            return None
-        return self.first_token_at - self.permitted_at
 
     def time_per_token(self, usage: Usage | None) -> float | None:
         """Return the mean seconds between tokens after the first, or None where there were fewer than two."""

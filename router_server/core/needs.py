@@ -67,7 +67,10 @@ def estimate_prompt(request: ChatRequest | EmbedRequest) -> int:
     turns = 0
     for message in request.messages:
         for part in message.content:
-            turns += part_tokens(part)
+            if type(part) is Text:  # nearly always so
+                turns += -(-len(part.text) // _CHARACTERS_PER_TOKEN)
+            else:
+                turns += part_tokens(part)
     if not request.tools:
         return turns
     return turns + sum(
@@ -157,8 +160,6 @@ def _media(mime_type: str, image: Capability, document: Capability) -> Capabilit
 
 def part_tokens(part: Part) -> int:
     """Return about how many tokens one part has."""
-    if type(part) is Text:  # first, since nearly all are
-        return -(-len(part.text) // _CHARACTERS_PER_TOKEN)
     match part:
         case Text(text=text) | Reasoning(text=text) | Refusal(text=text) | ToolCall(arguments_json=text):
             return estimate_tokens(len(text))

@@ -73,12 +73,10 @@ class _Observers:
         told: list[CallObservation] = []
         for observer in self._observers:
             try:
-                one = observer.call(start)
+                if (one := observer.call(start)) is not UNOBSERVED:
+                    told.append(one)
             except Exception:  # noqa: BLE001 - whatever it is, it must not reach the call
                 self._isolation.failed(observer, "call")
-            else:
-                if one is not UNOBSERVED:
-                    told.append(one)
         return _Calls(told, self._isolation) if told else UNOBSERVED
 
     def breaker_changed(self, target: str, provider: str, before: str, after: str) -> None:
@@ -89,7 +87,7 @@ class _Observers:
                 self._isolation.failed(observer, "breaker_changed")
 
 
-class _Calls(Struct, eq=False):
+class _Calls(Struct, eq=False, gc=False):
     _observations: list[CallObservation]
     _isolation: _Isolation
 
@@ -97,12 +95,10 @@ class _Calls(Struct, eq=False):
         told: list[AttemptObservation] = []
         for observation in self._observations:
             try:
-                one = observation.attempt(start)
+                if (one := observation.attempt(start)) is not UNOBSERVED:
+                    told.append(one)
             except Exception:  # noqa: BLE001 - as above
                 self._isolation.failed(observation, "attempt")
-            else:
-                if one is not UNOBSERVED:
-                    told.append(one)
         return _Attempts(told, self._isolation) if told else UNOBSERVED
 
     def failed_over(self, failover: Failover) -> None:
@@ -120,7 +116,7 @@ class _Calls(Struct, eq=False):
                 self._isolation.failed(one, "ended")
 
 
-class _Attempts(Struct, eq=False):
+class _Attempts(Struct, eq=False, gc=False):
     _observations: list[AttemptObservation]
     _isolation: _Isolation
 
@@ -158,7 +154,7 @@ class _RpcObservers:
         return _Rpcs(told, self._isolation)
 
 
-class _Rpcs(Struct, eq=False):
+class _Rpcs(Struct, eq=False, gc=False):
     _observations: list[RpcObservation]
     _isolation: _Isolation
 

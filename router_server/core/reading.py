@@ -76,7 +76,7 @@ class Reading(Cutoff):
                     if self._engine is not None:
                         self._engine.progress += 1
                     if not self.idle:
-                        self._measures.first_token_at = self.since
+                        self._measures.began(self.since)
                         began()
                     taker = await sink(items)
                     take = None if taker is None else partial(self._take, taker)

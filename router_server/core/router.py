@@ -239,7 +239,7 @@ class Router:
                 except UpstreamError as error:
                     journey.failed(attempt if race is None else race.leader, error)
             winner = attempt if race is None else race.leader
-            call.answering(winner.target, answer.reported_model)
+            call.reported_model = answer.reported_model
             call.usage = usage = winner.usage or winner.priced(Usage())
         except BaseException as error:
             call.ended(error)
