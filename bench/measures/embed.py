@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from functools import partial
-
-from bench.measures.unary import by_turns
+from bench.measures.unary import Loads, by_turns, figures, short_turns, whole
 from bench.rig.bench import BARE, LITELLM, ROUTER, Bench
-from bench.rig.finding import Finding, compared, interleaved
+from bench.rig.finding import Finding, compared
 from bench.rig.load import Load
 from bench.rig.subjects import EMBED_BYTES, EMBED_FLOATS
 
@@ -16,14 +14,15 @@ READY = "a buffer with no upstream"
 
 def measure(bench: Bench) -> list[Finding]:
     """Return how much vectors cost."""
-    copies = interleaved(
-        {
-            ROUTER: partial(bench.loaded, bench.router(), EMBED_BYTES),
-            COPY: partial(bench.loaded, bench.bare("copy", variant="unmerged"), EMBED_BYTES),
-            READY: partial(bench.loaded, bench.bare("copy", variant="echo"), EMBED_BYTES),
-        },
-        bench.effort.repeats,
-    )
+    everyone = {
+        ROUTER: bench.router(),
+        COPY: bench.bare("copy", variant="unmerged"),
+        READY: bench.bare("copy", variant="echo"),
+    }
+    copies: dict[str, list[Load]] = {name: [] for name in everyone}
+    for _ in range(bench.effort.repeats):
+        for name, turns in short_turns(bench, everyone, EMBED_BYTES).items():
+            copies[name] += turns
     as_bytes, floats = by_turns(bench, EMBED_BYTES), by_turns(bench, EMBED_FLOATS)
     found = [
         compared(6, "embed, bytes: CPU", _cpu(copies), ROUTER, COPY, unit="µs", bound=1.5),
@@ -33,11 +32,11 @@ def measure(bench: Bench) -> list[Finding]:
     ]
     for what, loads in (("bytes", as_bytes), ("floats", floats)):
         if LITELLM in loads:
-            rates = {name: [load.calls_per_core for load in runs] for name, runs in loads.items()}
+            rates = figures(whole(loads), lambda load: load.calls_per_core)
             words = f"embed, {what}: calls per core"
             found.append(compared(6, words, rates, ROUTER, LITELLM, unit="/s", bound=10.0, at_least=True))
     return found
 
 
-def _cpu(loads: dict[str, list[Load]]) -> dict[str, list[float]]:
-    return {name: [load.cpu_per_call for load in runs] for name, runs in loads.items()}
+def _cpu(loads: Loads) -> dict[str, list[float]]:
+    return figures(loads, lambda load: load.cpu_per_call)

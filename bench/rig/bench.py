@@ -199,12 +199,21 @@ class Bench:
         return {name: self._subjects[name] for name in starts if name in self._subjects}
 
     def loaded(
-        self, subject: Subject, traffic: Traffic, *, connections: int = 4, streams: int = 8
+        self,
+        subject: Subject,
+        traffic: Traffic,
+        *,
+        connections: int = 4,
+        streams: int = 8,
+        share: float = 1.0,
     ) -> load.Load:
-        """Load a subject for as long as the effort says, or it needs itself, after a warm-up."""
+        """Load a subject for as long as the effort says, or it needs itself, after a warm-up.
+
+        ``share`` is how much of what the effort says is enough for one turn.
+        """
         target = subject.target(traffic)
         least = subject.turn if traffic.path == subjects.UNARY.path else 0.0
-        seconds = max(self.effort.seconds, least)
+        seconds = max(self.effort.seconds * share, least)
         run = partial(load.run, target, connections=connections, streams=streams)
         key = (subject.name, traffic.name)
         calls = self._counts.get(key, _FEWEST)

@@ -49,6 +49,15 @@ class Load:
     cpu_seconds: float
     answer_bytes: int
 
+    def __add__(self, other: Load) -> Load:
+        """Return what both came to."""
+        return Load(
+            self.calls + other.calls,
+            self.seconds + other.seconds,
+            self.cpu_seconds + other.cpu_seconds,
+            self.answer_bytes + other.answer_bytes,
+        )
+
     @property
     def cpu_per_call(self) -> float:
         """CPU microseconds of the process under test."""

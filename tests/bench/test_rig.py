@@ -15,10 +15,12 @@ import pytest
 
 from bench.measures.growth import per_byte, steepest
 from bench.measures.paced import Stutter, is_smooth, most_streams
+from bench.measures.unary import whole
 from bench.rig import bodies, load, subjects
 from bench.rig.bench import free_port, wait_for_port
 from bench.rig.clients import client
 from bench.rig.finding import Finding, compared, interleaved, table
+from bench.rig.load import Load
 from bench.rig.process import BenchError, Process
 from bench.rig.subjects import PACED, Traffic, direct
 
@@ -39,6 +41,15 @@ def test_a_ratio_is_the_median_of_the_turns_ratios() -> None:
     # The machine was twice as slow in the second turn, and disturbed one alone in the third.
     series = {"ours": [2.0, 4.0, 30.0], "bare": [1.0, 2.0, 1.0]}
     assert compared(1, "x", series, "ours", "bare", unit="µs").ratio == 2.0
+
+
+def test_short_turns_count_as_one_over_somebody_slow() -> None:
+    ours = [Load(10, 1.0, number, 0) for number in (1.0, 2.0, 3.0, 4.0)]
+    loads = {"ours": ours, "slow": [Load(1, 1.0, 1.0, 0)] * 2}
+    assert whole(loads) == {
+        "ours": [Load(20, 2.0, 3.0, 0), Load(20, 2.0, 7.0, 0)],
+        "slow": [Load(1, 1.0, 1.0, 0)] * 2,
+    }
 
 
 def test_turns_begin_with_another_each_time() -> None:
