@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from bench.measures.unary import Loads, by_turns, figures, short_turns, whole
+from bench.measures.unary import Loads, by_turns, figures, turns_of, whole
 from bench.rig.bench import BARE, LITELLM, ROUTER, Bench
 from bench.rig.finding import Finding, compared
-from bench.rig.load import Load
 from bench.rig.subjects import EMBED_BYTES, EMBED_FLOATS
 
 COPY = "a ready buffer"
@@ -14,15 +13,11 @@ READY = "a buffer with no upstream"
 
 def measure(bench: Bench) -> list[Finding]:
     """Return how much vectors cost."""
-    everyone = {
-        ROUTER: bench.router(),
+    buffers = {
         COPY: bench.bare("copy", variant="unmerged"),
         READY: bench.bare("copy", variant="echo"),
     }
-    copies: dict[str, list[Load]] = {name: [] for name in everyone}
-    for _ in range(bench.effort.repeats):
-        for name, turns in short_turns(bench, everyone, EMBED_BYTES).items():
-            copies[name] += turns
+    copies = turns_of(bench, EMBED_BYTES, {ROUTER: bench.router(), **buffers}, {})
     as_bytes, floats = by_turns(bench, EMBED_BYTES), by_turns(bench, EMBED_FLOATS)
     found = [
         compared(6, "embed, bytes: CPU", _cpu(copies), ROUTER, COPY, unit="µs", bound=1.5),

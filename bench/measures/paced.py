@@ -32,13 +32,7 @@ from bench.rig.clients import client
 from bench.rig.finding import Finding, compared, interleaved
 from bench.rig.load import Target
 from bench.rig.process import BenchError
-from bench.rig.subjects import (
-    LONG_PACED,
-    LONG_PACED_TOKENS,
-    PACED,
-    PACED_TOKENS,
-    direct,
-)
+from bench.rig.subjects import LONG_PACED_TOKENS, PACED_TOKENS, Subject, direct, paced
 
 _STAMP: Final = re.compile(rb" @(\d+);")
 _MOST_ADDED: Final = 0.020
@@ -142,16 +136,17 @@ class _Gaps:
 
 def measure(bench: Bench) -> list[Finding]:
     """Return how many streams at once."""
-    traffic, tokens = (LONG_PACED, LONG_PACED_TOKENS) if bench.effort.thorough else (PACED, PACED_TOKENS)
+    tokens = LONG_PACED_TOKENS if bench.effort.thorough else PACED_TOKENS
+    traffic = paced(tokens)
     upstream = f"{bench.paced}/{traffic.name}/v1"
     router, bare = bench.new_router({traffic.name: upstream}, unlimited), bench.new_bare(upstream)
     tried: dict[str, Callable[[int], Stutter]] = {
-        ROUTER: partial(stutter, router.target(traffic), tokens=tokens),
-        BARE: partial(stutter, bare.target(traffic), tokens=tokens),
+        ROUTER: _tried(router, tokens),
+        BARE: _tried(bare, tokens),
     }
     peers = bench.peers()
     if LITELLM in peers:
-        tried[LITELLM] = partial(stutter, peers[LITELLM].target(LONG_PACED), tokens=LONG_PACED_TOKENS)
+        tried[LITELLM] = _tried(peers[LITELLM], LONG_PACED_TOKENS)
     found: dict[str, list[float]] = {name: [] for name in tried}
 
     def search(name: str) -> None:
@@ -164,6 +159,10 @@ def measure(bench: Bench) -> list[Finding]:
     if LITELLM in found:
         results.append(compared(3, _WHAT, found, ROUTER, LITELLM, unit="", bound=10.0, at_least=True))
     return [*results, _of_the_rig(direct(bench.folder, upstream, traffic), tokens, found)]
+
+
+def _tried(subject: Subject, tokens: int) -> Callable[[int], Stutter]:
+    return partial(stutter, subject.target(paced(tokens)), tokens)
 
 
 def most_streams(carried: Callable[[int], bool], guess: int, stride: float = _STRIDE) -> int:
@@ -195,7 +194,7 @@ def most_streams(carried: Callable[[int], bool], guess: int, stride: float = _ST
 def _of_the_rig(target: Target, tokens: int, found: Mapping[str, Sequence[float]]) -> Finding:
     """Return what the upstream and the client add by themselves, with as many streams as anybody carried."""
     streams = int(max(max(each) for each in found.values()))
-    added = min(stutter(target, streams, tokens).added for _ in range(_TRIES))
+    added = min(stutter(target, tokens, streams).added for _ in range(_TRIES))
     return Finding(
         3,
         f"stutter of the rig itself, {streams} streams",
@@ -223,10 +222,8 @@ def is_smooth(tried: Callable[[], Stutter]) -> bool:
     return False
 
 
-def stutter(target: Target, streams: int, tokens: int = PACED_TOKENS) -> Stutter:
-    """Return what is added to so many streams at once; without end where one fails, or comes much too late.
-
-    ``tokens`` is how many each of them has.
+def stutter(target: Target, tokens: int, streams: int) -> Stutter:
+    """Return what is added to so many streams of so many tokens; without end where one fails, or comes late.
 
     Raises:
         BenchError: the only stream failed.

@@ -16,7 +16,6 @@ ECHO = "echo"
 
 Loads = Mapping[str, list[Load]]
 
-
 _PARTS: Final = 3
 """Short turns in place of one long: what slows the machine down for a moment spoils fewer of the ratios."""
 
@@ -51,21 +50,23 @@ def by_turns(bench: Bench, traffic: Traffic) -> Loads:
     if traffic.path == UNARY.path:
         answering.add(LEAN_LITELLM)
     peers = {name: peer for name, peer in bench.peers().items() if name in answering}
-    found: dict[str, list[Load]] = {name: [] for name in (*quick, *peers)}
-    for _ in range(bench.effort.repeats):
-        for name, loads in short_turns(bench, quick, traffic).items():
-            found[name] += loads
-        for name, peer in peers.items():
-            found[name].append(bench.loaded(peer, traffic))
-    return found
+    return turns_of(bench, traffic, quick, peers)
 
 
-def short_turns(bench: Bench, quick: Mapping[str, Subject], traffic: Traffic) -> Loads:
-    """Return the loads of one repeat, of short turns one after the other."""
+def turns_of(
+    bench: Bench, traffic: Traffic, quick: Mapping[str, Subject], slow: Mapping[str, Subject]
+) -> Loads:
+    """Return the loads of these, in turn: of the ``quick`` several short ones each time."""
     runs = {
         name: partial(bench.loaded, subject, traffic, share=1 / _PARTS) for name, subject in quick.items()
     }
-    return interleaved(runs, _PARTS)
+    found: dict[str, list[Load]] = {name: [] for name in (*quick, *slow)}
+    for _ in range(bench.effort.repeats):
+        for name, loads in interleaved(runs, _PARTS).items():
+            found[name] += loads
+        for name, subject in slow.items():
+            found[name].append(bench.loaded(subject, traffic))
+    return found
 
 
 def whole(loads: Loads) -> Loads:

@@ -241,6 +241,16 @@ async def all_of(call: Any) -> list[chat_pb2.StreamChatResponse]:
     return [event async for event in call]
 
 
+async def unread(it: Serving) -> Any:
+    """Read one message of a stream and no more, until the reader is given up for it; return the call."""
+    call = it.stub.StreamChat(chat_request())
+    await call.read()
+    record = await it.log.next()  # nothing was read meanwhile
+    assert (record.code, record.reason) == ("ABORTED", "STREAM_INTERRUPTED")
+    assert it.router.open_streams == 0
+    return call
+
+
 async def until(true: Callable[[], object]) -> None:
     """Wait for a state that grpc changes, and tells nobody of."""
     async with asyncio.timeout(5):

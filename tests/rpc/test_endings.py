@@ -25,6 +25,7 @@ from tests.rpc.scripted import (
     refusal,
     serving,
     started,
+    unread,
 )
 
 LOOPBACK = "127.0.0.1:0"
@@ -122,11 +123,7 @@ async def test_a_spent_deadline_is_recorded_as_one(rpc: str) -> None:
 async def test_a_reader_that_takes_nothing_is_given_up_and_told_so() -> None:
     settings = ServerSettings(listen=LOOPBACK, write_timeout=0.2)
     async with serving(ScriptedRouter(on_stream=endless), settings) as it:
-        call = it.stub.StreamChat(chat_request())
-        await call.read()
-        record = await it.log.next()  # nothing was read meanwhile
-        assert (record.code, record.reason) == ("ABORTED", "STREAM_INTERRUPTED")
-        assert it.router.open_streams == 0
+        call = await unread(it)
 
         # What was sent before is still there, and after it the reason.
         with pytest.raises(aio.AioRpcError) as caught:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import types
 
-from tests.rpc.scripted import chat_request, serving
+from tests.rpc.scripted import chat_request, serving, until
 
 LOOP_AND_NEXT_CALL = 2
 
@@ -13,9 +13,7 @@ LOOP_AND_NEXT_CALL = 2
 async def test_no_method_has_a_task_of_its_own_that_waits_for_its_calls() -> None:
     async with serving() as it:
         await it.stub.Chat(chat_request())
-        async with asyncio.timeout(5):
-            while len(tasks_of_grpc()) > LOOP_AND_NEXT_CALL:  # noqa: ASYNC110 - grpc.aio has no event for it
-                await asyncio.sleep(0)
+        await until(lambda: len(tasks_of_grpc()) <= LOOP_AND_NEXT_CALL)
 
 
 def tasks_of_grpc() -> list[asyncio.Task[object]]:
